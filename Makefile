@@ -1,0 +1,51 @@
+# `make demo`, `make test` and `make lint` need nothing but Python 3.11 or 3.12 and a C++ compiler:
+# each makes .venv from requirements.lock, and again only when the lock or pyproject.toml changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+DATA ?= $(DEMO)/sample
+CONFIG ?= configs/demo.yaml
+
+.PHONY: demo test lint bench clean-demo
+.DELETE_ON_ERROR:
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+		|| { echo "error: $(PYTHON) is not Python 3.11 or 3.12: run make PYTHON=python3.11"; exit 2; }
+	@command -v c++ >/dev/null \
+		|| { echo "error: no C++ compiler (c++), which pydensecrf2 is built with: install g++"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+# sample data -> search -> five folds of the two best -> ensemble, in $(DEMO)/
+demo: .venv/installed
+	@test ! -e $(DEMO)/runs/demo \
+		|| { echo "error: $(DEMO)/runs/demo exists: run make clean-demo first"; exit 2; }
+	@test -e $(DATA) || $(BIN)/python launch.py data sample $(DATA)
+	$(BIN)/python launch.py search --space aug_loss --data $(DATA) --config $(CONFIG) --name demo \
+		--storage $(DEMO)/runs --tracking-uri sqlite:///$(DEMO)/mlflow.db
+	$(BIN)/python launch.py ensemble --name demo --storage $(DEMO)/runs
+	@echo
+	@echo "Made, from the photos in $(DATA):"
+	@echo "  $(DEMO)/runs/demo/leaderboard.csv         all trials, best first"
+	@echo "  $(DEMO)/runs/demo/ensemble/metrics.json   scores with and without the CRF"
+	@echo "  $(DEMO)/runs/demo/ensemble/masks/         a mask for each photo, out of fold"
+	@echo "Open:"
+	@echo "  $(BIN)/mlflow ui --backend-store-uri sqlite:///$(DEMO)/mlflow.db"
+	@echo "  $(BIN)/optuna-dashboard sqlite:///$(DEMO)/runs/demo/study.db"
+
+clean-demo:
+	rm -rf $(DEMO)
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports

@@ -1,0 +1,228 @@
+"""The commands. Each is a few lines: the work is in search/ and trashseg/, imported when needed."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default, no warning
+
+app = typer.Typer(
+    help="Search, retrain and ensemble: trash segmentation from photos to masks.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Name = Annotated[str, typer.Option(help="Name of the run.")]
+Storage = Annotated[Path, typer.Option(help="Folder in which runs are kept.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one setting: section.key=value; repeatable."),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option(help="YAML file; what it leaves out has defaults.")
+]
+TopK = Annotated[int, typer.Option(min=1, help="How many of the best configurations.")]
+Model = Annotated[Path, typer.Option(help="runs/NAME/ensemble, or a single fold's folder.")]
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """A user's error is one line and exit code 2; Ctrl-C is exit code 130."""
+    from trashseg.errors import TrashSegError
+
+    try:
+        yield
+    except TrashSegError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except OSError as error:  # a full disk, a folder that may not be written
+        typer.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped by Ctrl-C", err=True)
+        raise typer.Exit(130) from None
+
+
+@data_app.command("sample")
+def data_sample(
+    out: Annotated[Path, typer.Argument(help="New folder.")],
+    images: Annotated[int, typer.Option(help="Number of scenes.")] = 60,
+    size: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
+    seed: Annotated[int, typer.Option(help="Other seeds give other scenes.")] = 0,
+) -> None:
+    """Write a built-in data set of rendered scenes, to try everything without photos."""
+    with user_errors():
+        from trashseg.data.sample import write_sample
+
+        write_sample(out, images, size, seed)
+        typer.echo(f"{out}: {images} scenes of {size}x{size} and train_all.json")
+
+
+@app.command()
+def search(
+    space: Annotated[str | None, typer.Option(help="configs/spaces/NAME.yaml, or a file.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the photos and their json.")] = None,
+    config: ConfigFile = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Configurations to try.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a trial that is not stopped.")
+    ] = None,
+    set_: Set = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, or auto.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store or server.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the proposals.")] = None,
+    storage: Annotated[Path | None, typer.Option(help="Folder in which runs are kept.")] = None,
+) -> None:
+    """Search: try configurations, stop weak ones early, rank them."""
+    given = {
+        "search.space": space,
+        "search.data_dir": data and data.resolve(),
+        "search.name": name,
+        "search.trials": trials,
+        "epochs": epochs,
+        "search.address": address,
+        "search.tracking_uri": tracking_uri,
+        "search.seed": seed,
+        "search.storage": storage,
+    }
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    with user_errors():
+        from search.config import load_search_config
+
+        resolved = load_search_config(config, [*overrides, *(set_ or [])])
+        from search.driver import run_search
+        from search.report import print_leaderboard
+
+        run, rows = run_search(resolved)
+        print_leaderboard(run, rows)
+
+
+@app.command()
+def retrain(
+    name: Name,
+    top_k: TopK = 2,
+    folds: Annotated[int, typer.Option(min=1, help="Train folds 0 to FOLDS-1.")] = 5,
+    storage: Storage = Path("runs"),
+) -> None:
+    """Train the best configurations on every fold; what exists is not trained again."""
+    with user_errors():
+        from search.retrain import retrain as run_retrain
+        from search.run_folder import open_run_folder
+
+        models = run_retrain(open_run_folder(name, storage), top_k, folds)
+        typer.echo(f"{len(models)} folds are trained; next: launch.py ensemble --name {name}")
+
+
+@app.command()
+def ensemble(
+    name: Name,
+    test: Annotated[Path | None, typer.Option(help="Folder of test photos and json.")] = None,
+    top_k: TopK = 2,
+    storage: Storage = Path("runs"),
+) -> None:
+    """Average the folds' predictions, refine them, score them; trains what is missing."""
+    with user_errors():
+        from search.report import print_ensemble
+        from search.retrain import run_ensemble
+        from search.run_folder import open_run_folder
+
+        run = open_run_folder(name, storage)
+        print_ensemble(run, run_ensemble(run, top_k, test))
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Option(help="YAML file, such as runs/NAME/best/0.yaml.")],
+    data: Annotated[Path, typer.Option(help="Folder of the photos and their json.")],
+    fold: Annotated[int, typer.Option(help="Fold to validate on.")],
+    out: Annotated[Path, typer.Option(help="Folder for the trained fold.")],
+    set_: Set = None,
+) -> None:
+    """Train one configuration on one fold, without a search."""
+    with user_errors():
+        from trashseg.config_file import load_train_config
+
+        resolved = load_train_config(config, set_ or [])
+        from search.report import print_scores
+        from trashseg.data.coco import load_coco
+        from trashseg.data.folds import make_folds
+        from trashseg.member import train_member
+
+        dataset = load_coco(data)
+        folds = make_folds(dataset, resolved.data)
+        scores = train_member(
+            resolved, dataset, folds, fold, out, _resources(), on_epoch=_print_epoch
+        )
+        print_scores({f"fold {fold}": scores})
+
+
+@app.command()
+def predict(
+    model: Model,
+    images: Annotated[Path, typer.Option(help="Folder of photos.")],
+    out: Annotated[Path, typer.Option(help="New folder for the masks.")],
+) -> None:
+    """Masks, overlays, COCO results and submission.csv for a folder of photos."""
+    with user_errors():
+        from search.display import Display
+        from trashseg.ensemble import load_ensemble
+        from trashseg.predict import find_photos
+        from trashseg.predict import predict as run_predict
+
+        loaded = load_ensemble(model, _resources())
+        with Display("predict", len(find_photos(images)), "photos") as display:
+            count = run_predict(loaded, images, out, on_photo=display.advance)
+        typer.echo(f"{out}: masks, overlays, predictions.json and submission.csv of {count} photos")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="Folder of photos and their json.")],
+) -> None:
+    """Scores of a model on labelled photos that it has not seen."""
+    with user_errors():
+        from search.display import Display
+        from search.report import print_scores
+        from trashseg.data.cache import dataset_key
+        from trashseg.data.coco import load_coco_test
+        from trashseg.ensemble import evaluate_ensemble, load_ensemble
+
+        loaded = load_ensemble(model, _resources())
+        dataset = load_coco_test(data)
+        if dataset_key(dataset) == loaded.members[0].dataset:
+            typer.echo(
+                "warning: the members were trained on these very photos; the scores below are too "
+                f"good, honest ones are in {model}/metrics.json",
+                err=True,
+            )
+        with Display("evaluate", len(dataset.photos), "photos") as display:
+            scores = evaluate_ensemble(loaded, dataset, on_photo=display.advance)
+        print_scores({str(model): scores})
+
+
+def _resources() -> Any:
+    from search.cluster import local_cpus
+    from search.trainable import worker_resources
+
+    return worker_resources(local_cpus())
+
+
+def _print_epoch(metrics: dict[str, Any]) -> None:
+    typer.echo(
+        f"epoch {metrics['epoch']:3d}  loss {metrics['loss']:.4f}  val loss {metrics['val_loss']:.4f}"
+        f"  miou {metrics['miou']:.4f}  best {metrics['best_miou']:.4f}  {metrics['seconds']:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(app())

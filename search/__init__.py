@@ -1,0 +1,1 @@
+"""Experiments: proposals, early stopping, tracking, retraining. Knows nothing of tensors."""

@@ -1,0 +1,85 @@
+"""Ray: starting or joining a cluster, and dividing what it has among trials."""
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from search.config import SearchSettings
+from trashseg.errors import ResourceError
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What one trial gets, and how many run at once."""
+
+    cpus: int
+    gpus: float
+    concurrent: int
+
+    @property
+    def request(self) -> dict[str, float]:
+        return {"cpu": self.cpus, "gpu": self.gpus}
+
+
+def connect(address: str) -> str:
+    """Join the cluster at `address`, or start one on this machine; returns the dashboard's address.
+
+    `ray.init()` without an address would join any stale cluster it finds: "local" never does.
+    """
+    if ray.is_initialized():
+        return str(ray.get_runtime_context().gcs_address)
+    try:
+        context = ray.init(
+            address=address,
+            include_dashboard=True if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError) as error:
+        raise ResourceError(
+            f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]}): "
+            "start one with 'ray start --head' or 'ray up cluster.yaml', or leave --address out"
+        ) from None
+    return f"http://{context.dashboard_url}" if context.dashboard_url else "not running"
+
+
+def divide(settings: SearchSettings, jobs: int) -> TrialResources:
+    """Resources of one trial of `jobs` in all, such that the whole cluster is busy.
+
+    Raises ResourceError where no node can hold a trial: Ray itself would wait for ever (ray issue
+    17359).
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    all_cpus = int(sum(node.get("CPU", 0) for node in nodes))
+    all_gpus = sum(node.get("GPU", 0) for node in nodes)
+    wanted = settings.gpus_per_trial
+    gpus = float(bool(all_gpus)) if wanted == "auto" else wanted
+    at_once = min(jobs, int(all_gpus / gpus) if gpus else all_cpus)
+    largest = int(max(node.get("CPU", 0) for node in nodes))
+    share = max(1, min(all_cpus // max(1, at_once), largest))
+    cpus = share if settings.cpus_per_trial == "auto" else settings.cpus_per_trial
+    if not any(_fits(node, cpus, gpus) for node in nodes):
+        raise ResourceError(
+            f"search.cpus_per_trial={cpus}, search.gpus_per_trial={gpus:g}: no node has that many; "
+            f"the largest has {largest} CPUs and {max(n.get('GPU', 0) for n in nodes):g} GPUs: "
+            "ask for less"
+        )
+    concurrent = sum(
+        int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) // gpus if gpus else float("inf")))
+        for node in nodes
+    )
+    return TrialResources(cpus, gpus, min(concurrent, jobs))
+
+
+def local_cpus() -> int:
+    """CPUs that this process may use on this machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _fits(node: dict[str, Any], cpus: int, gpus: float) -> bool:
+    return bool(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus)

@@ -1,0 +1,89 @@
+"""Every setting of a search. A search file is a training configuration plus a `search:` section."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from trashseg.config import CrfConfig, Section, TrainConfig
+from trashseg.config_file import merge, parse_overrides, read_yaml, validate
+
+
+class SearchSettings(Section):
+    name: str = "search"
+    """Name of the run: its folder under `storage`, its study, its MLflow run."""
+    data_dir: str = "data"
+    """Folder of the photos and their COCO json."""
+    space: str = "aug_loss"
+    """Which search space: a file in configs/spaces, by name, or a path."""
+    trials: PositiveInt = 20
+    """Configurations that are tried; the first is the hand-tuned one that the file states."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """Fold that the trials are validated on."""
+    seed: int = 0
+    """Seeds the proposals."""
+    startup_trials: PositiveInt = 10
+    """Random proposals before the sampler (TPE) learns from results."""
+    grace_period: PositiveInt = 3
+    """Epochs that every trial gets before ASHA may stop it."""
+    reduction_factor: Annotated[float, Field(gt=1.0)] = 3.0
+    """At each rung the best 1 / reduction_factor go on; the next rung is that many times later."""
+    gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0.0)] = "auto"
+    """GPUs of one trial; `auto`: one where there are GPUs, else none."""
+    cpus_per_trial: Literal["auto"] | PositiveInt = "auto"
+    """CPUs of one trial; `auto`: the CPUs divided by the trials that run at once."""
+    max_failures: Annotated[int, Field(ge=0)] = 1
+    """How often a trial that crashed is started again from its last epoch."""
+    address: str = "local"
+    """Ray cluster: `local` starts one on this machine, `auto` or an address joins one."""
+    storage: str = "runs"
+    """Folder in which runs are kept."""
+    tracking_uri: str = "sqlite:///mlflow.db"
+    """MLflow store or server."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise ValueError("use letters, digits, '.', '_' and '-' only")
+        return value
+
+
+class SearchConfig(TrainConfig):
+    """The first trial's training configuration, and how to search around it."""
+
+    search: SearchSettings = SearchSettings()
+    crf: CrfConfig = CrfConfig()
+
+    @model_validator(mode="after")
+    def _grace_period_ends(self) -> "SearchConfig":
+        if self.search.grace_period > self.epochs:
+            raise ValueError(
+                f"search.grace_period ({self.search.grace_period}) is longer than a trial "
+                f"(epochs: {self.epochs}); lower it or raise epochs"
+            )
+        if self.search.fold >= self.data.folds:
+            raise ValueError(
+                f"search.fold ({self.search.fold}) does not exist: there are folds 0 to "
+                f"{self.data.folds - 1}"
+            )
+        return self
+
+    @property
+    def train(self) -> TrainConfig:
+        """The training configuration alone."""
+        return TrainConfig.model_validate(self.model_dump(exclude={"search", "crf"}))
+
+    @property
+    def score_key(self) -> str:
+        """The reported number that ASHA, Optuna and the leaderboard compare: the best epoch's."""
+        return f"best_{self.metric}"
+
+
+def load_search_config(path: Path | None, overrides: Iterable[str] = ()) -> SearchConfig:
+    """Defaults, changed by the file, changed by `a.b=c` overrides; ConfigError lists all problems."""
+    tree = merge(SearchConfig().model_dump(), read_yaml(path) if path else {}, SearchConfig)
+    tree = merge(tree, parse_overrides(overrides), SearchConfig)
+    return validate(SearchConfig, tree, where=str(path or "command line"))

@@ -1,0 +1,76 @@
+"""Results as tables in the terminal, and what to type next."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from search.results import Row
+from search.run_folder import RunFolder
+
+SHOWN_ROWS = 10
+FEW_PARAMETERS = ("loss.name", "optim.name", "schedule.name", "model.arch", "model.encoder",
+                  "optim.decoder_lr", "optim.encoder_lr")  # fmt: skip
+
+
+def print_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:
+    """The best rows, the counts by state, and the next command."""
+    columns = [path for path in FEW_PARAMETERS if any(path in row.point for row in rows)]
+    table = Table(title=f"{run.path.name}: best of {len(rows)} trials")
+    for heading in ("rank", "trial", "state", "epochs", "miou", "miou_image", *columns):
+        table.add_column(heading.rpartition(".")[0] if heading.endswith(".name") else heading)
+    for rank, row in enumerate(rows[:SHOWN_ROWS]):
+        table.add_row(
+            str(rank),
+            row.trial_id + (" (hand-tuned)" if row.hand_tuned else ""),
+            row.state,
+            str(row.epochs),
+            _number(row.miou),
+            _number(row.miou_image),
+            *(_number(row.point.get(path)) for path in columns),
+        )
+    console = Console()
+    console.print(table)
+    counts = {
+        state: sum(row.state == state for row in rows) for state in ("finished", "pruned", "failed")
+    }
+    console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    console.print(f"leaderboard: {run.leaderboard}", soft_wrap=True)
+    if counts["finished"]:
+        console.print(f"next: python launch.py ensemble --name {run.path.name}", soft_wrap=True)
+
+
+def print_ensemble(run: RunFolder, metrics: Mapping[str, Any]) -> None:
+    """Scores out of fold and on the test folder, and which were chosen."""
+    columns = {f"config {k}": scores for k, scores in metrics["candidates"].items()}
+    for split in ("oof", "test"):
+        for kind, scores in (metrics[split] or {}).items():
+            columns[f"{split} {kind}"] = scores
+    print_scores(columns)
+    console = Console()
+    console.print(f"chosen out of fold: {metrics['chosen']}")
+    console.print(f"masks, metrics.json and manifest.yaml: {run.ensemble}", soft_wrap=True)
+    console.print(
+        f"next: python launch.py predict --model {run.ensemble} --images DIR --out DIR",
+        soft_wrap=True,
+    )
+
+
+def print_scores(columns: Mapping[str, Mapping[str, Any]]) -> None:
+    """One column of scores each: miou, miou_image, pixel accuracy, IoU by class, photos."""
+    table = Table("", *columns)
+    for key in ("miou", "miou_image", "pixel_accuracy"):
+        table.add_row(key, *(_number(scores[key]) for scores in columns.values()))
+    table.add_section()
+    for name in next(iter(columns.values()))["iou"]:
+        table.add_row(name, *(_number(scores["iou"][name]) for scores in columns.values()))
+    table.add_section()
+    table.add_row("photos", *(str(scores["images"]) for scores in columns.values()))
+    Console().print(table)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,86 @@
+"""The leaderboard, rebuilt from the study on disk whenever it is asked for."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from search.config import SearchConfig
+from search.run_folder import RunFolder
+from search.space import Point, Space
+from trashseg.config_file import write_yaml
+from trashseg.files import write_text
+
+STATES = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial of the leaderboard; scores are those of its best epoch, None if it reported none."""
+
+    trial_id: str
+    state: str
+    epochs: int
+    miou: float | None
+    miou_image: float | None
+    point: Point
+    hand_tuned: bool
+
+
+def leaderboard(trials: Sequence[FrozenTrial], metric: str) -> list[Row]:
+    """Best first: finished ones by score; then pruned ones, by how far they got, then by score; then
+    failed ones. A trial that was stopped never outranks one that ran to its end."""
+    rows = [_row(trial) for trial in trials if trial.state in STATES]
+    order = ("finished", "pruned", "failed")
+
+    def key(row: Row) -> tuple[Any, ...]:
+        score = getattr(row, metric)
+        reached = row.epochs if row.state == "pruned" else 0
+        return order.index(row.state), -reached, -(score if score is not None else -1.0)
+
+    return sorted(rows, key=key)
+
+
+def _row(trial: FrozenTrial) -> Row:
+    attributes = trial.user_attrs
+    return Row(
+        trial_id=attributes.get("trial_id", str(trial.number)),
+        state=STATES[trial.state],
+        epochs=int(attributes.get("epoch", max(trial.intermediate_values, default=0))),
+        miou=attributes.get("best_miou"),
+        miou_image=attributes.get("best_miou_image"),
+        point=dict(trial.params),
+        hand_tuned=bool(attributes.get("hand_tuned")),
+    )
+
+
+def write_results(
+    run: RunFolder, study: optuna.Study, config: SearchConfig, space: Space
+) -> list[Row]:
+    """leaderboard.csv, and best/RANK.yaml for every finished trial; returns the rows."""
+    rows = leaderboard(study.get_trials(deepcopy=False), config.metric)
+    write_text(run.leaderboard, to_csv(rows, space))
+    for rank, row in enumerate(row for row in rows if row.state == "finished"):
+        write_yaml(run.best(rank), space.apply(config.train, row.point).model_dump(mode="json"))
+    return rows
+
+
+def to_csv(rows: Sequence[Row], space: Space) -> str:
+    """rank, trial_id, state, epochs, miou, miou_image, then one column per searched parameter."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    paths = list(space.parameters)
+    writer.writerow(["rank", "trial_id", "state", "epochs", "miou", "miou_image", *paths])
+    for rank, row in enumerate(rows):
+        scores = ["" if score is None else f"{score:.6f}" for score in (row.miou, row.miou_image)]
+        values = [row.point.get(path, "") for path in paths]
+        writer.writerow([rank, row.trial_id, row.state, row.epochs, *scores, *values])
+    return table.getvalue()

@@ -1,0 +1,199 @@
+"""Search spaces: YAML to typed parameters, and a point of the space to a TrainConfig.
+
+A file maps the dotted path of a configuration key to what it may be:
+
+    loss.name: {choice: [cross_entropy, focal]}
+    loss.gamma: {float: [0.5, 5.0], when: {loss.name: [focal]}}
+    optim.decoder_lr: {float: [1e-4, 1e-2], log: true}
+    schedule.step_size: {int: [1, 10]}
+
+`when` names parameters above it; the parameter exists only where all of them have a listed value.
+`include: [NAME, ...]` starts from the parameters of other spaces.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from pydantic import Field, ValidationError, model_validator
+
+from trashseg.config import Section, TrainConfig
+from trashseg.config_file import (
+    get_path,
+    merge,
+    nearest,
+    read_yaml,
+    sections_of,
+    set_path,
+    validate,
+)
+from trashseg.errors import ConfigError
+
+SPACES = Path(__file__).parent.parent / "configs" / "spaces"
+Value = str | int | float | bool
+Point = dict[str, Value]
+
+
+class Parameter(Section):
+    """One searched key: exactly one of `choice`, `float` and `int`."""
+
+    choice: tuple[Value, ...] | None = None
+    float_range: tuple[float, float] | None = Field(default=None, alias="float")
+    int_range: tuple[int, int] | None = Field(default=None, alias="int")
+    log: bool = False
+    step: float | None = None
+    when: Mapping[str, tuple[Value, ...]] = {}
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> "Parameter":
+        given = [
+            kind for kind in (self.choice, self.float_range, self.int_range) if kind is not None
+        ]
+        if len(given) != 1:
+            raise ValueError("needs exactly one of choice, float and int")
+        if self.choice is not None:
+            if len(set(self.choice)) < len(self.choice) or not self.choice:
+                raise ValueError("choice needs different values, at least one")
+            if self.log or self.step is not None:
+                raise ValueError("log and step do not go with choice")
+            return self
+        low, high = self.float_range or self.int_range or (0, 0)
+        if low >= high:
+            raise ValueError(
+                f"its range [{low:g}, {high:g}] is empty: the first must be the lesser"
+            )
+        if self.log and (low <= 0 or self.step is not None):
+            raise ValueError("log needs a range above 0 and no step")
+        return self
+
+    def suggest(self, trial: optuna.trial.BaseTrial, path: str) -> Value:
+        if self.choice is not None:
+            chosen: Value = trial.suggest_categorical(path, self.choice)  # type: ignore[assignment]
+            return chosen
+        if self.int_range is not None:
+            return trial.suggest_int(path, *self.int_range, log=self.log, step=int(self.step or 1))
+        assert self.float_range is not None, "validated: one of the three kinds"
+        return trial.suggest_float(path, *self.float_range, log=self.log, step=self.step)
+
+    def contains(self, value: Any) -> bool:
+        if self.choice is not None:
+            return value in self.choice
+        low, high = self.float_range or self.int_range or (0, 0)
+        return isinstance(value, int | float) and low <= value <= high
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters by dotted path, in the order in which they are decided."""
+
+    name: str
+    parameters: dict[str, Parameter]
+
+    def active(self, path: str, point: Mapping[str, Value]) -> bool:
+        conditions = self.parameters[path].when
+        return all(point.get(other) in values for other, values in conditions.items())
+
+    def sample(self, trial: optuna.trial.BaseTrial) -> Point:
+        """Ask `trial` for every active parameter (define by run: conditions just work)."""
+        point: Point = {}
+        for path, parameter in self.parameters.items():
+            if self.active(path, point):
+                point[path] = parameter.suggest(trial, path)
+        return point
+
+    def point_of(self, config: TrainConfig) -> Point:
+        """The point at which `config` lies: the hand-tuned first trial.
+
+        Raises ConfigError where a value lies outside the space.
+        """
+        tree = config.model_dump()
+        point: Point = {}
+        for path, parameter in self.parameters.items():
+            if not self.active(path, point):
+                continue
+            value = get_path(tree, path)
+            if not parameter.contains(value):
+                raise ConfigError(
+                    f"{path}: the configuration's {value!r} lies outside the space {self.name}: "
+                    "widen the space or change the configuration, it is the first trial"
+                )
+            point[path] = value
+        return point
+
+    def apply(self, base: TrainConfig, point: Mapping[str, Value]) -> TrainConfig:
+        """`base` with the point's values: the only way from a proposal to a configuration."""
+        changes: dict[str, Any] = {}
+        for path, value in point.items():
+            set_path(changes, path, value)
+        tree = merge(base.model_dump(), changes)
+        return validate(TrainConfig, tree, where=f"space {self.name}")
+
+
+def load_space(name_or_path: str) -> Space:
+    """A space of configs/spaces by name, or a file. ConfigError lists every problem at once."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SPACES / f"{name_or_path}.yaml"
+        if not path.is_file():
+            known = [file.stem for file in SPACES.glob("*.yaml")]
+            raise ConfigError(
+                f"--space {name_or_path}: unknown value{nearest(name_or_path, known)}"
+            )
+    tree = read_yaml(path)
+    parameters: dict[str, Parameter] = {}
+    for included in tree.pop("include", []):
+        parameters.update(load_space(included).parameters)
+    problems: list[str] = []
+    for key, entry in tree.items():
+        try:
+            parameters[key] = Parameter.model_validate(entry)
+        except ValidationError as error:
+            problems += [_describe(key, problem) for problem in error.errors()]
+        else:
+            problems += _problems(key, parameters)
+    if not parameters and not problems:
+        problems.append("has no parameters: add one")
+    if problems:
+        raise ConfigError(f"{path}: " + "; ".join(problems))
+    return Space(path.stem, parameters)
+
+
+def _describe(key: str, problem: Any) -> str:
+    if problem["type"] == "extra_forbidden":
+        entry_keys = ("choice", "float", "int", "log", "step", "when")
+        unknown = str(problem["loc"][-1])
+        return f"{key}.{unknown}: unknown key{nearest(unknown, entry_keys)}"
+    inner = "".join(f".{part}" for part in problem["loc"])
+    return f"{key}{inner}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _problems(path: str, above: Mapping[str, Parameter]) -> list[str]:
+    """What is wrong with the parameter at `path`, given those above it (and itself)."""
+    known = known_paths()
+    problems = [] if path in known else [f"{path}: unknown key{nearest(path, known)}"]
+    for other, values in above[path].when.items():
+        if other not in above or other == path:
+            problems.append(f"{path}: when.{other} is not a parameter above it")
+            continue
+        unknown = [value for value in values if not above[other].contains(value)]
+        if unknown:
+            problems.append(f"{path}: when.{other} can never be {unknown[0]!r}")
+    return problems
+
+
+def known_paths() -> set[str]:
+    """Every key that a TrainConfig can have, in any variant of its sections."""
+    return set(_paths(TrainConfig, ""))
+
+
+def _paths(model: Any, prefix: str) -> list[str]:
+    found: list[str] = []
+    for name, field in model.model_fields.items():
+        sections = sections_of(field.annotation)
+        for section in sections.values():
+            found += _paths(section, f"{prefix}{name}.")
+        if not sections:
+            found.append(prefix + name)
+    return found

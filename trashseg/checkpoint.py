@@ -1,0 +1,120 @@
+"""Checkpoints that are whole or not there: weights as safetensors, the rest of the state beside them.
+
+CHECKPOINTS/epoch_0007/model.safetensors   weights after epoch 7
+                       best.safetensors    weights after the best epoch so far
+                       state.pt            optimizer, schedule, random state
+                       progress.json       epoch, best epoch and scores, whose checkpoint it is
+                       pictures/           photo | truth | prediction after epoch 7
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+
+from trashseg.errors import CheckpointError
+from trashseg.optim import Schedule
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training run is; `identity` tells whose it is (configuration, data, fold)."""
+
+    identity: str
+    epoch: int = 0
+    best_epoch: int = 0
+    best_scores: dict[str, Any] | None = None
+
+
+def save_checkpoint(
+    folder: Path,
+    progress: Progress,
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    best: dict[str, torch.Tensor],
+    write_pictures: Callable[[Path], None],
+) -> Path:
+    """Write folder/epoch_NNNN, by a rename once all of it is there; drop the older ones."""
+    final = folder / f"epoch_{progress.epoch:04d}"
+    partial = folder / f"{final.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_weights(partial / "model.safetensors", model.state_dict())
+    write_weights(partial / "best.safetensors", best)
+    state = {
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    torch.save(state, partial / "state.pt")
+    (partial / "progress.json").write_text(json.dumps(asdict(progress)))
+    write_pictures(partial / "pictures")
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    for older in folder.glob("epoch_*"):
+        if older != final:
+            shutil.rmtree(older)
+    return final
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint under `folder`, None where there is none."""
+    return max((path for path in folder.glob("epoch_????")), default=None)
+
+
+def load_checkpoint(
+    path: Path, identity: str, model: nn.Module, optimizer: Optimizer, schedule: Schedule
+) -> tuple[Progress, dict[str, torch.Tensor]]:
+    """Put everything back as it was; returns the progress and the best weights so far.
+
+    Raises CheckpointError where the checkpoint is damaged or belongs to another run.
+    """
+    try:
+        progress = Progress(**json.loads((path / "progress.json").read_text()))
+        state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        best = load_file(path / "best.safetensors")
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: is damaged ({error}): delete it to start over") from None
+    if progress.identity != identity:
+        raise CheckpointError(
+            f"{path}: belongs to another configuration, dataset or fold: "
+            "use the same ones, or another --out"
+        )
+    read_weights(path / "model.safetensors", model)
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    torch.set_rng_state(state["rng"])
+    if state["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    return progress, best
+
+
+def write_weights(path: Path, state: dict[str, torch.Tensor], **metadata: str) -> None:
+    """Atomic safetensors file."""
+    partial = path.with_name(path.name + ".partial")
+    save_file({name: value.contiguous() for name, value in state.items()}, partial, metadata)
+    partial.replace(path)
+
+
+def read_weights(path: Path, model: nn.Module) -> dict[str, str]:
+    """Load a safetensors file into `model`, every name and shape must match; returns its metadata."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}): train it again") from None
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: does not fit its configuration ({problem})") from None
+    return dict(metadata)

@@ -1,0 +1,392 @@
+"""Every setting of one training run, typed, frozen and checked at construction. No torch here.
+
+A setting that comes in variants (the loss, the optimizer, the schedule) is chosen by its `name`;
+each variant has exactly the parameters that it uses, so no option is accepted and ignored.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# --- data and model ----------------------------------------------------------------------------
+
+
+class DataConfig(Section):
+    image_size: PositiveInt = 512
+    """Side in pixels of the square that the network sees; photos of any size are resized to it.
+    A multiple of 32, the coarsest stride of the encoders."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Number of cross-validation folds."""
+    folds_seed: int = 0
+    """Seed of the stratified assignment of photos to folds."""
+    folds_file: str | None = None
+    """A folds.json to use instead of stratifying; null stratifies."""
+    normalize: Literal["imagenet", "half", "trash"] = "half"
+    """Mean and deviation of each channel that photos are normalised with: ImageNet's, 0.5 and 0.5
+    (encoders ported from TensorFlow, such as efficientnet-lite), or the 2021 trash photos'."""
+
+    @field_validator("image_size")
+    @classmethod
+    def _fits_the_stride(cls, value: int) -> int:
+        if value % 32:
+            raise ValueError(
+                f"{value} is not a multiple of 32; the nearest is {_nearest_32(value)}"
+            )
+        return value
+
+
+def _nearest_32(value: int) -> int:
+    return max(32, round(value / 32) * 32)
+
+
+Architecture = Literal[
+    "deeplabv3",
+    "deeplabv3plus",
+    "fpn",
+    "linknet",
+    "manet",
+    "pan",
+    "pspnet",
+    "segformer",
+    "unet",
+    "unetplusplus",
+    "upernet",
+]
+
+
+class ModelConfig(Section):
+    arch: Architecture = "fpn"
+    """Decoder, by its segmentation-models-pytorch name."""
+    encoder: str = "timm-tf_efficientnet_lite0"
+    """Encoder, by its segmentation-models-pytorch name; `tu-NAME` takes any timm encoder."""
+    weights: str = "bundled"
+    """Where the encoder's start comes from: `bundled` (efficientnet-lite0 only, from its installed
+    package), `none` (random), the path of a .safetensors or .pth file, or a name that the hub has
+    for this encoder, such as `imagenet` (needs the network once)."""
+
+    @model_validator(mode="after")
+    def _bundled_weights_fit(self) -> "ModelConfig":
+        if self.weights == "bundled" and not self.encoder.endswith("tf_efficientnet_lite0"):
+            raise ValueError(
+                f"weights 'bundled' only fit timm-tf_efficientnet_lite0, not {self.encoder}; "
+                "choose imagenet, none or a file"
+            )
+        return self
+
+
+# --- loss --------------------------------------------------------------------------------------
+
+ClassWeights = Literal["none", "inverse_sqrt", "inverse"]
+
+
+class WeightedLoss(Section):
+    class_weights: ClassWeights = "none"
+    """Weight of each class in the pixel-wise term: `none`, or from the pixel frequencies f of the
+    training photos: `inverse_sqrt` (1/sqrt f) or `inverse` (1/f), scaled to mean 1."""
+
+
+class CrossEntropyTerm(WeightedLoss):
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the target that is spread over all classes."""
+
+
+class DiceTerm(Section):
+    smooth: NonNegative = 1.0
+    """Pixels added to Dice's numerator and denominator."""
+
+
+class DiceMixture(DiceTerm):
+    dice_weight: Probability = 0.5
+    """Weight of Dice; the other term gets the rest."""
+
+
+class CrossEntropyConfig(CrossEntropyTerm):
+    name: Literal["cross_entropy"] = "cross_entropy"
+
+
+class FocalConfig(WeightedLoss):
+    name: Literal["focal"] = "focal"
+    gamma: NonNegative = 2.0
+    """Focusing exponent; 0 is cross entropy."""
+
+
+class CrossEntropyL1Config(CrossEntropyTerm):
+    name: Literal["ce_l1"] = "ce_l1"
+    l1_weight: NonNegative = 1.0
+    """Weight of the L1 distance between softmax and one-hot truth, beside cross entropy's 1."""
+
+
+class DiceConfig(DiceTerm):
+    name: Literal["dice"] = "dice"
+
+
+class DiceTopKConfig(DiceMixture):
+    name: Literal["dice_topk"] = "dice_topk"
+    topk_percent: Annotated[float, Field(gt=0.0, le=100.0)] = 10.0
+    """Share in percent of the hardest pixels over which cross entropy is averaged."""
+
+
+class DiceFocalConfig(DiceMixture):
+    name: Literal["dice_focal"] = "dice_focal"
+    gamma: NonNegative = 2.0
+    """Focusing exponent of the focal term."""
+
+
+class DiceBCEConfig(DiceMixture):
+    name: Literal["dice_bce"] = "dice_bce"
+
+
+LossConfig = Annotated[
+    CrossEntropyConfig
+    | FocalConfig
+    | CrossEntropyL1Config
+    | DiceConfig
+    | DiceTopKConfig
+    | DiceFocalConfig
+    | DiceBCEConfig,
+    Field(discriminator="name"),
+]
+
+
+# --- augmentation ------------------------------------------------------------------------------
+
+
+class Augmentation(Section):
+    p: Probability = 0.0
+    """Probability that a training photo gets it; 0 leaves it out."""
+
+
+class CLAHEConfig(Augmentation):
+    clip_limit: Annotated[float, Field(ge=1.0)] = 4.0
+    """Upper bound of the contrast limit, drawn from [1, clip_limit]."""
+
+
+class BrightnessContrastConfig(Augmentation):
+    limit: Probability = 0.2
+    """Brightness and contrast each change by up to this share."""
+
+
+class CutoutConfig(Augmentation):
+    holes: PositiveInt = 8
+    """Number of square holes."""
+    size: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Side of a hole as a share of the image's side."""
+
+
+class ElasticTransformConfig(Augmentation):
+    displacement: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
+    """Standard deviation of a pixel's displacement, as a share of the side."""
+    smoothness: Annotated[float, Field(gt=0.0, le=0.5)] = 0.06
+    """Standard deviation of the displacement field's blur, as a share of the side."""
+
+
+class GridDistortionConfig(Augmentation):
+    steps: Annotated[int, Field(ge=2)] = 5
+    """Grid cells a side."""
+    limit: Probability = 0.3
+    """Largest shift of a grid line, as a share of a cell."""
+
+
+class ShiftScaleRotateConfig(Augmentation):
+    shift: Probability = 0.0625
+    """Largest shift, as a share of the side."""
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Largest relative change of size."""
+    rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 45.0
+    """Largest rotation in degrees."""
+
+
+class RandomResizedCropConfig(Augmentation):
+    min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Smallest share of the photo's area that a crop keeps."""
+
+
+class AugmentConfig(Section):
+    """Applied to training photos in this order, then normalised like every photo.
+
+    The defaults are the five of the team's published recipes (bcaitech1/p3-ims-obd-savetheearth,
+    FinalTrainAugmentation). They drew one of grid distortion, elastic transform and crop with
+    probability 0.3 (weights 1, 1, 2); here each has its share of that and is drawn on its own.
+    """
+
+    random_resized_crop: RandomResizedCropConfig = RandomResizedCropConfig(p=0.15, min_scale=0.08)
+    horizontal_flip: Augmentation = Augmentation(p=0.5)
+    vertical_flip: Augmentation = Augmentation()
+    shift_scale_rotate: ShiftScaleRotateConfig = ShiftScaleRotateConfig(
+        p=0.3, shift=0.06, scale=0.1, rotate=90.0
+    )
+    elastic_transform: ElasticTransformConfig = ElasticTransformConfig(p=0.075)
+    grid_distortion: GridDistortionConfig = GridDistortionConfig(p=0.075, limit=0.4)
+    clahe: CLAHEConfig = CLAHEConfig()
+    brightness_contrast: BrightnessContrastConfig = BrightnessContrastConfig()
+    channel_shuffle: Augmentation = Augmentation()
+    cutout: CutoutConfig = CutoutConfig()
+
+
+# --- optimizer and learning-rate schedule ------------------------------------------------------
+
+
+class OptimizerSettings(Section):
+    decoder_lr: Positive = 1e-3
+    """Peak learning rate of the decoder and the segmentation head."""
+    encoder_lr: Positive = 1e-4
+    """Peak learning rate of the (pretrained) encoder."""
+    weight_decay: NonNegative = 1e-6
+    """L2 penalty (Adam, SGD) or decoupled decay (AdamW)."""
+
+
+class AdamConfig(OptimizerSettings):
+    name: Literal["adam"] = "adam"
+
+
+class AdamWConfig(OptimizerSettings):
+    name: Literal["adamw"] = "adamw"
+
+
+class SGDConfig(OptimizerSettings):
+    name: Literal["sgd"] = "sgd"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Momentum, Nesterov's where it is not 0."""
+
+
+OptimConfig = Annotated[AdamConfig | AdamWConfig | SGDConfig, Field(discriminator="name")]
+
+
+class ConstantConfig(Section):
+    name: Literal["constant"] = "constant"
+
+
+class StepConfig(Section):
+    name: Literal["step"] = "step"
+    step_size: PositiveInt = 5
+    """Epochs between two decays."""
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """Factor of a decay."""
+
+
+class CosineRestartsConfig(Section):
+    name: Literal["cosine_restarts"] = "cosine_restarts"
+    cycle_epochs: PositiveInt = 20
+    """Epochs in the first cycle."""
+    cycle_factor: Annotated[float, Field(ge=1.0)] = 1.0
+    """Each cycle is this many times as long as the one before."""
+    warmup_epochs: NonNegative = 1.0
+    """Epochs of linear warm-up at the start of every cycle; less than cycle_epochs."""
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Each cycle's peak is this share of the one before."""
+    min_factor: Probability = 0.0
+    """Lowest rate, as a share of the first peak."""
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> "CosineRestartsConfig":
+        if self.warmup_epochs >= self.cycle_epochs:
+            raise ValueError(
+                f"warmup_epochs ({self.warmup_epochs:g}) must be less than "
+                f"cycle_epochs ({self.cycle_epochs})"
+            )
+        return self
+
+
+class PlateauConfig(Section):
+    name: Literal["plateau"] = "plateau"
+    factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Factor of a decay."""
+    patience: Annotated[int, Field(ge=0)] = 3
+    """Epochs without a better metric that are waited for before a decay."""
+
+
+class OneCycleConfig(Section):
+    name: Literal["onecycle"] = "onecycle"
+    warmup_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
+    """Share of all steps in which the rate rises to its peak."""
+
+
+class PolynomialConfig(Section):
+    name: Literal["polynomial"] = "polynomial"
+    power: Positive = 0.9
+    """Rate = peak * (1 - step / steps) ** power."""
+
+
+ScheduleConfig = Annotated[
+    ConstantConfig
+    | StepConfig
+    | CosineRestartsConfig
+    | PlateauConfig
+    | OneCycleConfig
+    | PolynomialConfig,
+    Field(discriminator="name"),
+]
+
+
+# --- the whole ---------------------------------------------------------------------------------
+
+
+class TrainConfig(Section):
+    """One training run, whichever the fold. The defaults are the team's published settings (Adam with a
+    tenth of the rate for the encoder, StepLR, cross entropy) on an encoder that needs no download."""
+
+    seed: int = 0
+    """Seeds the weights, the order of photos, augmentation and dropout."""
+    epochs: PositiveInt = 100
+    """Passes over the training photos, at most."""
+    patience: Annotated[int, Field(ge=0)] = 8
+    """Stop after this many epochs without a better `metric`; 0 never stops early."""
+    batch_size: Annotated[int, Field(ge=2)] = 7
+    """Photos a step; at least 2, which batch normalisation needs (smp issue 778)."""
+    clip_norm: NonNegative = 0.0
+    """Largest L2 norm of the gradient; 0 does not clip."""
+    metric: Literal["miou", "miou_image"] = "miou"
+    """What the best epoch and the best trial are chosen by, on validation photos."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast on CUDA devices that have it, else float32."""
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """Memory layout of the network; `auto`: channels_last on CUDA, contiguous on CPU."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = CrossEntropyConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = AdamConfig()
+    schedule: ScheduleConfig = StepConfig()
+
+
+# --- refinement of an ensemble -----------------------------------------------------------------
+
+
+class CrfConfig(Section):
+    """Dense CRF (Kraehenbuehl & Koltun 2011). The kernels are those of the winner of the 2021 trash
+    competition, with 10 iterations, after which little changes."""
+
+    gaussian_sxy: Positive = 3.0
+    """Standard deviation in pixels of the kernel that only sees distance."""
+    gaussian_weight: NonNegative = 3.0
+    """Weight of that kernel."""
+    bilateral_sxy: Positive = 49.0
+    """Standard deviation in pixels of the kernel that sees distance and colour."""
+    bilateral_srgb: Positive = 5.0
+    """Standard deviation of that kernel in colour, in steps of 0..255."""
+    bilateral_weight: NonNegative = 4.0
+    """Weight of that kernel."""
+    iterations: PositiveInt = 10
+    """Mean-field iterations."""
+    max_side: PositiveInt = 1024
+    """Photos with a longer side are refined at this size and the result is enlarged: time grows
+    with the number of pixels."""
+
+
+def fingerprint(config: BaseModel) -> str:
+    """12 hex digits that two configurations share exactly when all their values are equal."""
+    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""From COCO json and photos on disk to batches: read, split, cache, draw."""

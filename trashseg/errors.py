@@ -1,0 +1,29 @@
+"""What can go wrong for a user, each message saying what, where, and what to do."""
+
+
+class TrashSegError(Exception):
+    """Base of every error that a user can cause and mend; launch.py prints it as one line."""
+
+
+class ConfigError(TrashSegError):
+    """A configuration, search space or command line holds a key or value that does not work."""
+
+
+class DataError(TrashSegError):
+    """Photos, polygons or folds are missing, unreadable or contradictory."""
+
+
+class WeightsError(TrashSegError):
+    """Pretrained weights cannot be had or do not fit the encoder."""
+
+
+class CheckpointError(TrashSegError):
+    """A checkpoint is missing, damaged, or belongs to another configuration."""
+
+
+class NonFiniteError(TrashSegError):
+    """The loss became NaN or infinite; training stopped before the weights were touched."""
+
+
+class ResourceError(TrashSegError):
+    """The machine or cluster does not have what the configuration asks for."""

@@ -1,0 +1,109 @@
+"""The losses: logits (N, C, H, W) float and truth (N, H, W) long to one float.
+
+Pixel-wise terms average over all pixels of the batch (weighted where classes have weights); Dice is
+smp's multi-class Dice on softmax over the whole batch, averaged over classes, absent ones as 0.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from segmentation_models_pytorch.losses import DiceLoss
+from torch import Tensor
+
+from trashseg.config import LossConfig
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def build_loss(config: LossConfig, class_pixels: NDArray[Any], device: torch.device) -> Loss:
+    """The loss that `config` names; `class_pixels` (C,) are the training photos' pixel counts."""
+    weights = class_weights(getattr(config, "class_weights", "none"), class_pixels)
+    return LOSSES[config.name](config, weights.to(device) if weights is not None else None)
+
+
+def class_weights(kind: str, class_pixels: NDArray[Any]) -> Tensor | None:
+    """(C,) float32 of mean 1 over the classes that occur; a class that never occurs gets 1."""
+    if kind == "none":
+        return None
+    pixels = torch.as_tensor(class_pixels, dtype=torch.float64)
+    seen = pixels > 0
+    weights = pixels.clamp(min=1).pow(-0.5 if kind == "inverse_sqrt" else -1.0)
+    weights = torch.where(seen, weights / weights[seen].mean(), 1.0)
+    return weights.float()
+
+
+def focal(logits: Tensor, target: Tensor, gamma: float, weights: Tensor | None) -> Tensor:
+    """mean of -w (1 - p)^gamma log p, p the softmax of the true class (Lin et al. 2017, eq. 4).
+
+    smp's focal loss is the sigmoid, one-class-against-the-rest form; this is the softmax form.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    log_pt = log_p.gather(1, target.unsqueeze(1)).squeeze(1)  # (N, H, W)
+    losses = -((1 - log_pt.exp()) ** gamma) * log_pt
+    if weights is None:
+        return losses.mean()
+    pixel_weights = weights[target]
+    return (losses * pixel_weights).sum() / pixel_weights.sum()
+
+
+def l1(logits: Tensor, target: Tensor) -> Tensor:
+    """mean over pixels of the distance sum_c |softmax - one hot| = 2 (1 - p of the true class)."""
+    p_true = F.softmax(logits, dim=1).gather(1, target.unsqueeze(1))
+    return 2 * (1 - p_true).mean()
+
+
+def topk_cross_entropy(logits: Tensor, target: Tensor, percent: float) -> Tensor:
+    """Cross entropy averaged over the `percent` % of pixels where it is largest (nnU-Net's TopK)."""
+    losses = F.cross_entropy(logits, target, reduction="none").flatten()
+    count = max(1, round(losses.numel() * percent / 100))
+    return losses.topk(count, sorted=False).values.mean()
+
+
+def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Each class against the others through a sigmoid, averaged over pixels and classes."""
+    one_hot = F.one_hot(target, logits.shape[1]).permute(0, 3, 1, 2)  # (N, C, H, W)
+    return F.binary_cross_entropy_with_logits(logits, one_hot.to(logits.dtype))
+
+
+def _cross_entropy(config: Any, weights: Tensor | None) -> Loss:
+    smoothing = config.label_smoothing
+    return lambda logits, target: F.cross_entropy(
+        logits, target, weight=weights, label_smoothing=smoothing
+    )
+
+
+def _ce_l1(config: Any, weights: Tensor | None) -> Loss:
+    cross_entropy = _cross_entropy(config, weights)
+    return lambda logits, target: (
+        cross_entropy(logits, target) + config.l1_weight * l1(logits, target)
+    )
+
+
+def _dice(config: Any) -> Loss:
+    dice: Loss = DiceLoss(mode="multiclass", from_logits=True, smooth=config.smooth)
+    return dice
+
+
+def _with_dice(config: Any, other: Loss) -> Loss:
+    dice, share = _dice(config), config.dice_weight
+    return lambda logits, target: share * dice(logits, target) + (1 - share) * other(logits, target)
+
+
+LOSSES: dict[str, Callable[[Any, Tensor | None], Loss]] = {
+    "cross_entropy": _cross_entropy,
+    "focal": lambda config, weights: (
+        lambda logits, target: focal(logits, target, config.gamma, weights)
+    ),
+    "ce_l1": _ce_l1,
+    "dice": lambda config, weights: _dice(config),
+    "dice_topk": lambda config, weights: _with_dice(
+        config, lambda logits, target: topk_cross_entropy(logits, target, config.topk_percent)
+    ),
+    "dice_focal": lambda config, weights: _with_dice(
+        config, lambda logits, target: focal(logits, target, config.gamma, None)
+    ),
+    "dice_bce": lambda config, weights: _with_dice(config, binary_cross_entropy),
+}

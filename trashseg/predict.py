@@ -1,0 +1,106 @@
+"""An ensemble on a folder of photos: masks, overlays, COCO results, and the competition's csv.
+
+OUT/masks/NAME.png       class of each pixel, 8 bit, at the photo's size
+OUT/overlays/NAME.jpg    the photo with its objects tinted
+OUT/predictions.json     COCO results: one compressed RLE a photo and class
+OUT/submission.csv       image_id, PredictionString: the 256x256 class map, space separated
+OUT/classes.json         what the numbers in the masks mean, and their colours in the overlays
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from trashseg.data.coco import IMAGE_SUFFIXES, Photo, read_photo
+from trashseg.ensemble import Ensemble, predict_photos, write_mask
+from trashseg.errors import DataError
+from trashseg.files import new_folder, write_json, write_text
+from trashseg.masks import PhotoMasks
+from trashseg.pictures import overlay, palette, write_image
+
+SUBMISSION_SIZE = 256
+
+
+def find_photos(folder: Path) -> list[Photo]:
+    """All photos under `folder`, by name; ids count from 0. DataError where there is none."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder: check --images")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder}: has no photos ({', '.join(IMAGE_SUFFIXES)}): check --images")
+    stems = [path.with_suffix("") for path in paths]
+    for path, stem, next_stem in zip(paths, stems, stems[1:], strict=False):
+        if stem == next_stem:
+            raise DataError(f"{path}: another photo differs only in its suffix: rename one of them")
+    return [
+        Photo(index, path.relative_to(folder).as_posix(), path, width=0, height=0)
+        for index, path in enumerate(paths)
+    ]
+
+
+def predict(
+    ensemble: Ensemble, images: Path, out: Path, on_photo: Callable[[], None] = lambda: None
+) -> int:
+    """Write the files above into `out`, which must be new; returns the number of photos."""
+    photos = find_photos(images)
+    results: list[dict[str, Any]] = []
+    submission = io.StringIO()
+    writer = csv.writer(submission, lineterminator="\n")
+    writer.writerow(["image_id", "PredictionString"])
+    classes = len(ensemble.classes)
+    with new_folder(out) as partial:
+        for photo, masks in predict_photos(ensemble, photos):
+            write_mask(partial / "masks", photo.file_name, masks.final)
+            picture = overlay(read_photo(photo.path), masks.final, classes)
+            write_image(partial / "overlays" / Path(photo.file_name).with_suffix(".jpg"), picture)
+            results += coco_results(photo, masks, ensemble.members[0].category_ids)
+            writer.writerow([photo.file_name, prediction_string(masks.final)])
+            on_photo()
+        write_json(partial / "predictions.json", results)
+        write_text(partial / "submission.csv", submission.getvalue())
+        write_json(
+            partial / "classes.json",
+            [
+                {"value": value, "name": name, "rgb": colour}
+                for value, (name, colour) in enumerate(
+                    zip(ensemble.classes, palette(classes).tolist(), strict=True)
+                )
+            ],
+        )
+    return len(photos)
+
+
+def coco_results(
+    photo: Photo, masks: PhotoMasks, category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """One entry for each class but the background, under the category id that it had in the training
+    json; `score` is the mean probability over its pixels."""
+    entries = []
+    for value in np.unique(masks.final).tolist():
+        if value == 0:
+            continue
+        rle = coco_mask.encode(np.asfortranarray(masks.final == value))
+        entries.append(
+            {
+                "image_id": photo.id,
+                "file_name": photo.file_name,
+                "category_id": category_ids[value - 1],
+                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+                "score": round(float(masks.confidence[value]), 4),
+            }
+        )
+    return entries
+
+
+def prediction_string(mask: NDArray[np.uint8]) -> str:
+    """(H, W) class map to 256x256 numbers, nearest resized, row by row."""
+    size = (SUBMISSION_SIZE, SUBMISSION_SIZE)
+    small = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    return " ".join(map(str, small.ravel().tolist()))
