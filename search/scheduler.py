@@ -49,7 +49,7 @@ class SuccessiveHalving(FIFOScheduler):
 
     def __init__(self, config: SearchConfig, hand_tuned: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._metric = config.score_key  # Tune checks that every result has it
+        self._score_key = config.score_key
         self._reduction_factor = config.search.reduction_factor
         self._hand_tuned = hand_tuned
         self.rungs: dict[int, dict[str, float]] = {epoch: {} for epoch in rung_epochs(config)}
@@ -57,7 +57,7 @@ class SuccessiveHalving(FIFOScheduler):
     def on_trial_result(
         self, tune_controller: "TuneController", trial: Trial, result: dict[str, Any]
     ) -> str:
-        name, epoch, score = str(trial), result["epoch"], result[self._metric]
+        name, epoch, score = str(trial), result["epoch"], result[self._score_key]
         decision: str = TrialScheduler.CONTINUE
         for milestone, rung in self.rungs.items():
             if epoch < milestone or name in rung:
