@@ -1,0 +1,40 @@
+"""Data that many tests share. Nothing here touches the user's own cache or runs."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trashseg.data.sample import write_sample
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    before = os.environ.get("TRASHSEG_CACHE")
+    os.environ["TRASHSEG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["TRASHSEG_CACHE"]
+    else:
+        os.environ["TRASHSEG_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 built-in scenes of 64x64 pixels."""
+    folder = tmp_path_factory.mktemp("data") / "sample"
+    write_sample(folder, images=20, size=64, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def taco() -> Path:
+    """209 real photos, where they are at hand."""
+    shared = Path(os.environ.get("TRASHSEG_SHARED") or ROOT.parent / "shared" / "data")
+    folder = shared / "taco"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there: real photos are tested where it is")
+    return folder
