@@ -46,8 +46,8 @@ def user_errors() -> Iterator[None]:
     except OSError as error:  # a full disk, a folder that may not be written
         typer.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped by Ctrl-C", err=True)
+    except KeyboardInterrupt as stop:
+        typer.echo(f"stopped by Ctrl-C{': ' if str(stop) else ''}{stop}", err=True)
         raise typer.Exit(130) from None
 
 

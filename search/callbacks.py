@@ -21,11 +21,16 @@ class SearchCallback(Callback):
     """
 
     def __init__(
-        self, config: SearchConfig, space: Space, tracker: Tracker, display: Display
+        self,
+        config: SearchConfig,
+        space: Space,
+        hand_tuned: str,
+        tracker: Tracker,
+        display: Display,
     ) -> None:
-        self._config, self._space = config, space
+        self._config, self._space, self._hand_tuned = config, space, hand_tuned
         self._tracker, self._display = tracker, display
-        self._runs: dict[str, str] = {}
+        self._runs: dict[str, str] = {}  # MLflow run of each trial that is under way
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks to disk; a terminal and a database cannot go there."""
@@ -37,7 +42,11 @@ class SearchCallback(Callback):
             f"trial/{name}",
             name,
             self._space.apply(self._config.train, trial.config),
-            {"kind": "trial", "trial_id": name, "fold": str(self._config.search.fold)},
+            {
+                "kind": "trial",
+                "hand_tuned": str(name == self._hand_tuned).lower(),
+                "fold": str(self._config.search.fold),
+            },
         )
         self._display.trial_started(name, trial.config)
 
@@ -67,8 +76,13 @@ class SearchCallback(Callback):
         self._close(trial, "failed", last_line[:300])
         self._display.trial_ended(str(trial), "failed", last_line, None)
 
+    def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
+        """Trials that are still under way were stopped by Ctrl-C."""
+        for trial in [trial for trial in trials if trial.trial_id in self._runs]:
+            self._close(trial, "stopped", "")
+
     def _close(self, trial: Trial, state: str, detail: str) -> None:
-        run_id = self._runs[trial.trial_id]
+        run_id = self._runs.pop(trial.trial_id)
         if trial.checkpoint:
             folder = Path(trial.checkpoint.path)
             self._tracker.log_files(run_id, folder / "pictures", "pictures")

@@ -10,12 +10,19 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from trashseg.config import CrfConfig, Section, TrainConfig
 from trashseg.config_file import merge, parse_overrides, read_yaml, validate
 
+SQLITE = "sqlite:///"
+
 
 class SearchSettings(Section):
     name: str = "search"
     """Name of the run: its folder under `storage`, its study, its MLflow run."""
     data_dir: str = "data"
-    """Folder of the photos and their COCO json."""
+    """Folder of the photos and their COCO json; kept as an absolute path, as are the two below, so
+    that later commands find them from any folder."""
+    storage: str = "runs"
+    """Folder in which runs are kept."""
+    tracking_uri: str = "sqlite:///mlflow.db"
+    """MLflow store or server."""
     space: str = "aug_loss"
     """Which search space: a file in configs/spaces, by name, or a path."""
     trials: PositiveInt = 20
@@ -38,10 +45,18 @@ class SearchSettings(Section):
     """How often a trial that crashed is started again from its last epoch."""
     address: str = "local"
     """Ray cluster: `local` starts one on this machine, `auto` or an address joins one."""
-    storage: str = "runs"
-    """Folder in which runs are kept."""
-    tracking_uri: str = "sqlite:///mlflow.db"
-    """MLflow store or server."""
+
+    @field_validator("data_dir", "storage")
+    @classmethod
+    def _absolute_folder(cls, value: str) -> str:
+        return str(Path(value).resolve())
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _absolute_sqlite(cls, value: str) -> str:
+        if not value.startswith(SQLITE):
+            return value
+        return SQLITE + str(Path(value.removeprefix(SQLITE)).resolve())
 
     @field_validator("name")
     @classmethod

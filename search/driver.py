@@ -9,8 +9,8 @@ from search.callbacks import SearchCallback
 from search.cluster import TrialResources, connect, divide
 from search.config import SearchConfig
 from search.display import Display
-from search.results import Row, write_results
-from search.run_folder import RunFolder, create_run_folder, refuse_existing
+from search.results import Row, summary, write_results
+from search.run_folder import RunFolder, new_run_folder
 from search.scheduler import SuccessiveHalving
 from search.searcher import OptunaSearcher, open_study
 from search.space import Space, load_space
@@ -19,6 +19,7 @@ from search.trainable import run_trial
 from trashseg.data.cache import open_cache
 from trashseg.data.coco import CocoDataset, load_coco
 from trashseg.data.folds import Folds, make_folds
+from trashseg.errors import TrashSegError
 
 
 def run_search(config: SearchConfig) -> tuple[RunFolder, list[Row]]:
@@ -29,24 +30,43 @@ def run_search(config: SearchConfig) -> tuple[RunFolder, list[Row]]:
     """
     space = load_space(config.search.space)
     first = space.point_of(config.train)
-    refuse_existing(config)
+    run = new_run_folder(config)
     dataset, folds = check_data(config)
     check_model(config)
     dashboard = connect(config.search.address)
     resources = divide(config.search, config.search.trials)
-    run = create_run_folder(config, space, dataset, folds)
     tracker = Tracker(run, config.search.tracking_uri)
+    run.create(config, space, dataset, folds)
     parent = tracker.start("parent", config.search.name, config.train, {"kind": "search"})
     study = open_study(run.study_db, config)
     with Display(config.search.name, config.search.trials, "trials") as display:
         announce(display, config, resources, dashboard)
         searcher = OptunaSearcher(study, space, first, config.score_key)
-        callback = SearchCallback(config, space, tracker, display)
+        callback = SearchCallback(config, space, searcher.hand_tuned, tracker, display)
         build_tuner(run, config, space, resources, searcher, callback).fit()
     rows = write_results(run, study, config, space)
-    tracker.log_file(parent, run.leaderboard)
-    tracker.end(parent, "finished" if len(rows) == config.search.trials else "pruned", "")
+    conclude(run, config, rows, tracker, parent)
     return run, rows
+
+
+def conclude(
+    run: RunFolder, config: SearchConfig, rows: list[Row], tracker: Tracker, parent: str
+) -> None:
+    """Log the outcome; KeyboardInterrupt if the search was stopped, an error if nothing finished."""
+    finished = [row for row in rows if row.state == "finished"]
+    tracker.log_file(parent, run.leaderboard)
+    tracker.log_scores(parent, summary(rows))
+    ended = f"{len(rows)} of {config.search.trials} trials ended"
+    if len(rows) < config.search.trials:
+        tracker.end(parent, "stopped", ended)
+        raise KeyboardInterrupt(f"{ended}, {len(finished)} of them finished; see {run.leaderboard}")
+    if not finished:
+        tracker.end(parent, "failed", "no trial finished")
+        raise TrashSegError(
+            f"{run.path}: no trial finished; the reason of each is in MLflow and in the trial's "
+            f"error.txt under {run.tune}: mend it and search again under another --name"
+        )
+    tracker.end(parent, "finished")
 
 
 def check_data(config: SearchConfig) -> tuple[CocoDataset, Folds]:

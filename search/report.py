@@ -30,7 +30,7 @@ def print_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:
             _number(row.miou_image),
             *(_number(row.point.get(path)) for path in columns),
         )
-    console = Console()
+    console = wide_console()
     console.print(table)
     counts = {
         state: sum(row.state == state for row in rows) for state in ("finished", "pruned", "failed")
@@ -48,7 +48,7 @@ def print_ensemble(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         for kind, scores in (metrics[split] or {}).items():
             columns[f"{split} {kind}"] = scores
     print_scores(columns)
-    console = Console()
+    console = wide_console()
     console.print(f"chosen out of fold: {metrics['chosen']}")
     console.print(f"masks, metrics.json and manifest.yaml: {run.ensemble}", soft_wrap=True)
     console.print(
@@ -67,7 +67,13 @@ def print_scores(columns: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_row(name, *(_number(scores["iou"][name]) for scores in columns.values()))
     table.add_section()
     table.add_row("photos", *(str(scores["images"]) for scores in columns.values()))
-    Console().print(table)
+    wide_console().print(table)
+
+
+def wide_console() -> Console:
+    """The terminal, or 140 columns where the output goes to a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
 
 
 def _number(value: Any) -> str:

@@ -73,6 +73,17 @@ def write_results(
     return rows
 
 
+def summary(rows: Sequence[Row]) -> dict[str, float]:
+    """Counts by state, and the scores of the best and of the hand-tuned trial, as far as there are."""
+    numbers = {state: float(sum(row.state == state for row in rows)) for state in STATES.values()}
+    shown = {"best": rows[:1], "hand_tuned": [row for row in rows if row.hand_tuned]}
+    for name, trials in shown.items():
+        for row in trials:
+            scores = {f"{name}/miou": row.miou, f"{name}/miou_image": row.miou_image}
+            numbers.update({key: value for key, value in scores.items() if value is not None})
+    return numbers
+
+
 def to_csv(rows: Sequence[Row], space: Space) -> str:
     """rank, trial_id, state, epochs, miou, miou_image, then one column per searched parameter."""
     table = io.StringIO()

@@ -61,6 +61,15 @@ class RunFolder:
     def fold(self, rank: int, fold: int) -> Path:
         return self.path / "folds" / str(rank) / str(fold)
 
+    def create(
+        self, config: SearchConfig, space: Space, dataset: CocoDataset, folds: Folds
+    ) -> None:
+        """Make the folder with the resolved configuration."""
+        self.path.mkdir(parents=True)
+        write_yaml(self.space_yaml, space_tree(space))
+        write_folds(self.folds_json, dataset, folds)
+        write_yaml(self.search_yaml, config.model_dump(mode="json"))
+
     # --- what lies there -----------------------------------------------------------------------
 
     @property
@@ -95,23 +104,14 @@ class RunFolder:
         write_json(self.mlflow_runs, {**self.mlflow_ids(), what: run_id})
 
 
-def create_run_folder(
-    config: SearchConfig, space: Space, dataset: CocoDataset, folds: Folds
-) -> RunFolder:
-    """A new runs/NAME with the resolved configuration; ConfigError where it exists."""
-    run = RunFolder(Path(config.search.storage).resolve() / config.search.name)
-    refuse_existing(config)
-    run.path.mkdir(parents=True)
-    write_yaml(run.space_yaml, space_tree(space))
-    write_folds(run.folds_json, dataset, folds)
-    write_yaml(run.search_yaml, config.model_dump(mode="json"))
+def new_run_folder(config: SearchConfig) -> RunFolder:
+    """Where the run will be; nothing is written yet. ConfigError where something is there."""
+    run = RunFolder(Path(config.search.storage) / config.search.name)
+    if run.path.exists():
+        raise ConfigError(
+            f"{run.path}: a run of this name exists: choose another --name or delete it"
+        )
     return run
-
-
-def refuse_existing(config: SearchConfig) -> None:
-    path = Path(config.search.storage) / config.search.name
-    if path.exists():
-        raise ConfigError(f"{path}: a run of this name exists: choose another --name or delete it")
 
 
 def space_tree(space: Space) -> dict[str, Any]:

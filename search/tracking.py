@@ -16,13 +16,14 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
+from search.config import SQLITE
 from search.run_folder import RunFolder
 from trashseg.config import TrainConfig
 from trashseg.errors import TrashSegError
 
 EXPERIMENT = "trashseg"
 MAX_BATCH = 100  # parameters that one log_batch call takes
-STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+STATUS = {"finished": "FINISHED", "pruned": "KILLED", "stopped": "KILLED", "failed": "FAILED"}
 
 
 class Tracker:
@@ -38,7 +39,11 @@ class Tracker:
             self._experiment_id = (
                 experiment.experiment_id
                 if experiment
-                else self._client.create_experiment(EXPERIMENT)
+                else self._client.create_experiment(
+                    EXPERIMENT,
+                    artifact_location=artifact_location(tracking_uri),
+                    tags={"mlflow.experimentKind": "custom_model_development"},  # opens as training
+                )
             )
         except (MlflowException, OSError) as error:
             problem = str(error).splitlines()[0][:200]
@@ -105,9 +110,16 @@ class Tracker:
         self._client.log_figure(run_id, draw_confusion(table), "confusion.png")
 
     def end(self, run_id: str, state: str, detail: str = "") -> None:
-        """`state` is finished, pruned or failed; `detail` is shown with it, e.g. "at epoch 3"."""
+        """`state` is a key of STATUS; `detail` is shown with it, e.g. "at epoch 3"."""
         self._client.log_batch(run_id, tags=[RunTag("state", f"{state} {detail}".strip())])
         self._client.set_terminated(run_id, STATUS[state])
+
+
+def artifact_location(tracking_uri: str) -> str | None:
+    """`mlartifacts` beside an sqlite file (MLflow's default is the current folder); a server's own."""
+    if not tracking_uri.startswith(SQLITE):
+        return None
+    return (Path(tracking_uri.removeprefix(SQLITE)).parent / "mlartifacts").as_uri()
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

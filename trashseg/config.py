@@ -18,7 +18,9 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 class Section(BaseModel):
     """A frozen group of settings; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 # --- data and model ----------------------------------------------------------------------------

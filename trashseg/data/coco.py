@@ -16,6 +16,7 @@ from trashseg.errors import DataError
 BACKGROUND = "Background"
 LABELLED_FILES = (("train_all.json",), ("train.json", "val.json"))
 TEST_FILE = "test.json"
+NUMBERS = ("id", "image_id", "category_id", "width", "height")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -125,6 +126,10 @@ def _read_json(file: Path) -> dict[str, Any]:
             ]
             if missing:
                 raise DataError(f"{file}: is not COCO: {key}[{row}] has no {missing[0]!r}: add it")
+            wrong = [f for f in fields if f in NUMBERS and not isinstance(entry[f], int | float)]
+            if wrong:
+                what = f"{key}[{row}].{wrong[0]} is {entry[wrong[0]]!r}, not a number"
+                raise DataError(f"{file}: is not COCO: {what}: mend it")
     return dict(tree)
 
 
