@@ -152,15 +152,16 @@ def train(
         from trashseg.config_file import load_train_config
 
         resolved = load_train_config(config, set_ or [])
-        from search.report import print_scores
+        from search.display import print_scores
         from trashseg.data.coco import load_coco
         from trashseg.data.folds import make_folds
         from trashseg.member import train_member
+        from trashseg.train import local_resources
 
         dataset = load_coco(data)
         folds = make_folds(dataset, resolved.data)
         scores = train_member(
-            resolved, dataset, folds, fold, out, _resources(), on_epoch=_print_epoch
+            resolved, dataset, folds, fold, out, local_resources(), on_epoch=_print_epoch
         )
         print_scores({f"fold {fold}": scores})
 
@@ -177,8 +178,9 @@ def predict(
         from trashseg.ensemble import load_ensemble
         from trashseg.predict import find_photos
         from trashseg.predict import predict as run_predict
+        from trashseg.train import local_resources
 
-        loaded = load_ensemble(model, _resources())
+        loaded = load_ensemble(model, local_resources())
         with Display("predict", len(find_photos(images)), "photos") as display:
             count = run_predict(loaded, images, out, on_photo=display.advance)
         typer.echo(f"{out}: masks, overlays, predictions.json and submission.csv of {count} photos")
@@ -191,13 +193,13 @@ def evaluate(
 ) -> None:
     """Scores of a model on labelled photos that it has not seen."""
     with user_errors():
-        from search.display import Display
-        from search.report import print_scores
+        from search.display import Display, print_scores
         from trashseg.data.cache import dataset_key
         from trashseg.data.coco import load_coco_test
         from trashseg.ensemble import evaluate_ensemble, load_ensemble
+        from trashseg.train import local_resources
 
-        loaded = load_ensemble(model, _resources())
+        loaded = load_ensemble(model, local_resources())
         dataset = load_coco_test(data)
         if dataset_key(dataset) == loaded.members[0].dataset:
             typer.echo(
@@ -208,13 +210,6 @@ def evaluate(
         with Display("evaluate", len(dataset.photos), "photos") as display:
             scores = evaluate_ensemble(loaded, dataset, on_photo=display.advance)
         print_scores({str(model): scores})
-
-
-def _resources() -> Any:
-    from search.cluster import local_cpus
-    from search.trainable import worker_resources
-
-    return worker_resources(local_cpus())
 
 
 def _print_epoch(metrics: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Ray: starting or joining a cluster, and dividing what it has among trials."""
 
 import logging
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +71,6 @@ def divide(settings: SearchSettings, jobs: int) -> TrialResources:
         for node in nodes
     )
     return TrialResources(cpus, gpus, min(concurrent, jobs))
-
-
-def local_cpus() -> int:
-    """CPUs that this process may use on this machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _fits(node: dict[str, Any], cpus: int, gpus: float) -> bool:

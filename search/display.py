@@ -1,4 +1,4 @@
-"""What the terminal shows while things run: a bar with the best score, and a line per event."""
+"""What the terminal shows: a bar and a line per event while things run, tables of scores after."""
 
 import time
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 
 class Display:
@@ -56,3 +57,29 @@ class Display:
         reached = f", {score:.4f}" if score is not None else ""
         self.line(f"{name} [{colour}]{state}[/{colour}] {detail}{reached}".rstrip())
         self.advance()
+
+
+def print_scores(columns: Mapping[str, Mapping[str, Any]]) -> None:
+    """One column of scores each: miou, miou_image, pixel accuracy, IoU by class, photos."""
+    table = Table("", *columns)
+    for key in ("miou", "miou_image", "pixel_accuracy"):
+        table.add_row(key, *(number(scores[key]) for scores in columns.values()))
+    table.add_section()
+    for name in next(iter(columns.values()))["iou"]:
+        table.add_row(name, *(number(scores["iou"][name]) for scores in columns.values()))
+    table.add_section()
+    table.add_row("photos", *(str(scores["images"]) for scores in columns.values()))
+    wide_console().print(table)
+
+
+def wide_console() -> Console:
+    """The terminal, or 140 columns where the output goes to a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def number(value: Any) -> str:
+    """Four digits of a float; - for what there is none of."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

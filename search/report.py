@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from search.display import number, print_scores, wide_console
 from search.results import Row
 from search.run_folder import RunFolder
 
@@ -26,9 +26,9 @@ def print_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:
             row.trial_id + (" (hand-tuned)" if row.hand_tuned else ""),
             row.state,
             str(row.epochs),
-            _number(row.miou),
-            _number(row.miou_image),
-            *(_number(row.point.get(path)) for path in columns),
+            number(row.miou),
+            number(row.miou_image),
+            *(number(row.point.get(path)) for path in columns),
         )
     console = wide_console()
     console.print(table)
@@ -55,28 +55,3 @@ def print_ensemble(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         f"next: python launch.py predict --model {run.ensemble} --images DIR --out DIR",
         soft_wrap=True,
     )
-
-
-def print_scores(columns: Mapping[str, Mapping[str, Any]]) -> None:
-    """One column of scores each: miou, miou_image, pixel accuracy, IoU by class, photos."""
-    table = Table("", *columns)
-    for key in ("miou", "miou_image", "pixel_accuracy"):
-        table.add_row(key, *(_number(scores[key]) for scores in columns.values()))
-    table.add_section()
-    for name in next(iter(columns.values()))["iou"]:
-        table.add_row(name, *(_number(scores["iou"][name]) for scores in columns.values()))
-    table.add_section()
-    table.add_row("photos", *(str(scores["images"]) for scores in columns.values()))
-    wide_console().print(table)
-
-
-def wide_console() -> Console:
-    """The terminal, or 140 columns where the output goes to a file."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -8,16 +8,16 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from search.cluster import connect, divide, local_cpus
+from search.cluster import connect, divide
 from search.display import Display
 from search.run_folder import RunFolder
 from search.tracking import Tracker
-from search.trainable import worker_resources
 from trashseg.data.coco import CocoDataset, load_coco, load_coco_test
 from trashseg.data.folds import read_folds
 from trashseg.ensemble import FoldModel, build_ensemble
 from trashseg.errors import ConfigError, TrashSegError
 from trashseg.member import member_scores, train_member
+from trashseg.train import local_resources
 
 POLL_SECONDS = 1.0
 
@@ -75,7 +75,7 @@ def retrain(run: RunFolder, top_k: int, fold_count: int) -> list[FoldModel]:
 def _train_fold(model: FoldModel, data_dir: str, folds_json: str, cpus: int) -> dict[str, Any]:
     dataset = load_coco(Path(data_dir))
     folds = read_folds(Path(folds_json), dataset)
-    resources = worker_resources(cpus)
+    resources = local_resources(cpus)
     return train_member(model.config, dataset, folds, model.fold, model.folder, resources)
 
 
@@ -141,7 +141,7 @@ def run_ensemble(run: RunFolder, top_k: int, test: Path | None) -> dict[str, Any
             run.ensemble,
             config.crf,
             config.metric,
-            worker_resources(local_cpus()),
+            local_resources(),
             test_dataset,
             on_photo=display.advance,
         )

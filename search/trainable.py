@@ -21,7 +21,7 @@ def run_trial(point: Point, config: SearchConfig, space: Space, folds_file: str,
 
     A trial that is started again after a crash goes on from its last reported epoch.
     """
-    from trashseg.train import train
+    from trashseg.train import local_resources, train
 
     dataset, folds = _open_dataset(config.search.data_dir, folds_file)
 
@@ -38,18 +38,9 @@ def run_trial(point: Point, config: SearchConfig, space: Space, folds_file: str,
             config.search.fold,
             report,
             checkpoints=Path(checkpoints),
-            resources=worker_resources(cpus),
+            resources=local_resources(cpus),
             resume_from=Path(stack.enter_context(last.as_directory())) if last else None,
         )
-
-
-def worker_resources(cpus: int) -> Any:
-    """The CPUs that were asked for, and the GPU where Ray gave this worker one."""
-    import torch
-
-    from trashseg.train import Resources
-
-    return Resources(cpus, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @lru_cache(maxsize=2)

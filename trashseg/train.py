@@ -48,6 +48,14 @@ class Resources:
     device: torch.device
 
 
+def local_resources(cpus: int | None = None) -> Resources:
+    """This machine's GPU, where there is one, and `cpus` of its CPUs, or all that it may use."""
+    if cpus is None:
+        has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+        cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return Resources(cpus, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 @dataclass
 class Trainer:
     """Everything that a training run needs, built once."""

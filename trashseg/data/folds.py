@@ -94,7 +94,7 @@ def read_folds(path: Path, dataset: CocoDataset) -> Folds:
         position_of[photo.file_name] = position_of[photo.id] = position
     fold_of = np.full(len(dataset.photos), -1, dtype=np.int64)
     for entry, fold in entries:
-        if entry not in position_of:
+        if not isinstance(entry, str | int) or entry not in position_of:
             raise DataError(f"{path}: photo {entry!r} is not in {dataset.root}: remove it")
         position = position_of[entry]
         if fold_of[position] >= 0:
@@ -103,4 +103,7 @@ def read_folds(path: Path, dataset: CocoDataset) -> Folds:
     if (fold_of < 0).any():
         left_out = dataset.photos[int(np.argmin(fold_of))].file_name
         raise DataError(f"{path}: photo {left_out} is in no fold: add it to one")
+    empty = sorted(set(range(len(lists))) - set(fold_of.tolist()))
+    if empty:
+        raise DataError(f"{path}: fold {empty[0]} has no photo: move some to it")
     return Folds(fold_of, len(lists))

@@ -1,0 +1,367 @@
+"""A real search on two Ray workers: seven trials of three epochs, then folds and an ensemble.
+
+What each trial will be is known beforehand, because all proposals are random ones of a fixed seed:
+trials 0 and 1 finish (a rung passes its first two arrivals, and these two run first), trial 3 has
+an absurd rate and fails, trial 6 has a rate of nearly zero, comes last and is stopped at a rung.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import ray
+import torch
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from optuna.trial import TrialState
+
+from search.config import SearchConfig
+from search.driver import run_search
+from search.results import Row
+from search.retrain import retrain, run_ensemble
+from search.run_folder import RunFolder
+from search.trainable import worker_resources
+from trashseg.config_file import load_train_config
+from trashseg.errors import ConfigError
+from trashseg.train import train
+
+pytestmark = pytest.mark.slow
+
+SPACE = """
+loss.name: {choice: [cross_entropy, dice]}
+loss.label_smoothing: {float: [0.0, 0.1], when: {loss.name: [cross_entropy]}}
+optim.decoder_lr: {choice: [1.0e-3, 3.0e-3, 1.0e-12, 1.0e+30]}
+"""
+SEED = 171  # gives these rates, an absurd one in the middle and a useless one at the end
+RATES = [1e-3, 3e-3, 3e-3, 1e30, 3e-3, 1e-3, 1e-12]
+TRIALS, EPOCHS = len(RATES), 3
+
+
+@dataclass(frozen=True)
+class Searched:
+    run: RunFolder
+    rows: list[Row]
+    client: MlflowClient
+
+    def row(self, number: int) -> Row:
+        return next(row for row in self.rows if row.trial_id == f"trial_{number:03d}")
+
+    def mlflow_run(self, what: str) -> Run:
+        return self.client.get_run(self.run.mlflow_ids()[what])
+
+    def trial_run(self, number: int) -> Run:
+        return self.mlflow_run(f"trial/trial_{number:03d}")
+
+    def history(self, number: int, metric: str) -> dict[int, float]:
+        run_id = self.trial_run(number).info.run_id
+        return {m.step: m.value for m in self.client.get_metric_history(run_id, metric)}
+
+    def artifacts(self, run: Run, folder: str | None = None) -> list[str]:
+        return [entry.path for entry in self.client.list_artifacts(run.info.run_id, folder)]
+
+
+@pytest.fixture(scope="module")
+def config(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchConfig:
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "space.yaml").write_text(SPACE)
+    return SearchConfig.model_validate(
+        {
+            "epochs": EPOCHS,
+            "patience": 0,
+            "batch_size": 4,
+            "data": {"image_size": 64, "folds": 2},
+            "search": {
+                "name": "night",
+                "data_dir": str(sample),
+                "space": str(folder / "space.yaml"),
+                "trials": TRIALS,
+                "startup_trials": 20,
+                "grace_period": 1,
+                "reduction_factor": 2,  # rungs at epochs 1 and 2
+                "max_failures": 0,
+                "seed": SEED,
+                "storage": str(folder / "runs"),
+                "tracking_uri": f"sqlite:///{folder}/mlflow.db",
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def searched(config: SearchConfig) -> Iterator[Searched]:
+    before = Path.cwd()
+    os.chdir(Path(config.search.storage).parent)  # MLflow puts artifacts where it is started
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        run, rows = run_search(config)
+        yield Searched(run, rows, MlflowClient(config.search.tracking_uri))
+    finally:
+        ray.shutdown()
+        os.chdir(before)
+
+
+# --- trials ------------------------------------------------------------------------------------
+
+
+def test_every_trial_ends_finished_pruned_or_failed(searched: Searched) -> None:
+    assert [searched.row(number).point["optim.decoder_lr"] for number in range(TRIALS)] == RATES
+    states = [searched.row(number).state for number in range(TRIALS)]
+    assert states[0] == states[1] == "finished"
+    assert states[3] == "failed"
+    assert states[6] == "pruned"
+    assert states.count("failed") == 1
+
+
+def test_the_first_trial_is_the_hand_tuned_one(searched: Searched, config: SearchConfig) -> None:
+    first = searched.row(0)
+    assert first.hand_tuned
+    assert [row.hand_tuned for row in searched.rows].count(True) == 1
+    assert first.point == {
+        "loss.name": "cross_entropy", "loss.label_smoothing": 0.0, "optim.decoder_lr": 1e-3
+    }  # fmt: skip
+    assert searched.run.space.apply(config.train, first.point) == config.train
+
+
+def test_the_study_on_disk_has_the_states_and_every_epochs_score(searched: Searched) -> None:
+    study = optuna.load_study(study_name="night", storage=f"sqlite:///{searched.run.study_db}")
+    names = {
+        TrialState.COMPLETE: "finished",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
+    }
+    assert len(study.trials) == TRIALS
+    for trial in study.trials:
+        row = searched.row(trial.number)
+        assert names[trial.state] == row.state
+        assert list(trial.intermediate_values) == list(range(1, row.epochs + 1))
+    assert study.trials[0].value == searched.row(0).miou
+
+
+def test_finished_trials_have_all_epochs_and_pruned_ones_ended_at_a_rung(
+    searched: Searched,
+) -> None:
+    for row in searched.rows:
+        if row.state == "finished":
+            assert row.epochs == EPOCHS
+        if row.state == "pruned":
+            assert row.epochs in (1, 2)
+
+
+def test_the_leaderboard_file_has_each_trial_once_best_first(searched: Searched) -> None:
+    with searched.run.leaderboard.open() as file:
+        header, *lines = csv.reader(file)
+    assert header == [
+        "rank", "trial_id", "state", "epochs", "miou", "miou_image",
+        "loss.name", "loss.label_smoothing", "optim.decoder_lr",
+    ]  # fmt: skip
+    assert [line[0] for line in lines] == [str(rank) for rank in range(TRIALS)]
+    assert {line[1] for line in lines} == {f"trial_{number:03d}" for number in range(TRIALS)}
+    states = [line[2] for line in lines]
+    assert states == sorted(states, key=["finished", "pruned", "failed"].index)
+    finished = [float(line[4]) for line in lines if line[2] == "finished"]
+    assert finished == sorted(finished, reverse=True)
+    for line in lines:
+        assert (line[7] == "") == (line[6] == "dice")  # smoothing exists with cross entropy only
+
+
+def test_the_best_configurations_are_those_of_the_finished_trials(
+    searched: Searched, config: SearchConfig
+) -> None:
+    finished = [row for row in searched.rows if row.state == "finished"]
+    files = sorted((searched.run.path / "best").iterdir())
+    assert [file.name for file in files] == [f"{rank}.yaml" for rank in range(len(finished))]
+    for file, row in zip(files, finished, strict=True):
+        assert load_train_config(file) == searched.run.space.apply(config.train, row.point)
+
+
+def test_the_run_folder_says_what_was_searched(searched: Searched, config: SearchConfig) -> None:
+    assert searched.run.config == config
+    assert yaml.safe_load(searched.run.space_yaml.read_text()) == yaml.safe_load(SPACE)
+    with pytest.raises(ConfigError, match=r"night: a run of this name exists: choose another"):
+        run_search(config)
+
+
+def test_worker_processes_are_used_for_one_trial_after_another(searched: Searched) -> None:
+    [state] = sorted(searched.run.tune.glob("experiment_state-*.json"))[-1:]
+    trials = [json.loads(runtime) for _, runtime in json.loads(state.read_text())["trial_data"]]
+    results = [trial["last_result"] for trial in trials if trial["last_result"]]
+    pids = {result["pid"] for result in results}
+    assert len(results) >= TRIALS - 1  # the failed trial reported no epoch
+    assert len(pids) <= 3  # two at once, and the failed one's worker is replaced
+
+
+# --- different trials are different ------------------------------------------------------------
+
+
+def test_trials_train_with_the_rates_and_losses_that_they_were_given(searched: Searched) -> None:
+    for number, rate in enumerate(RATES):
+        run, row = searched.trial_run(number), searched.row(number)
+        assert float(run.data.params["optim.decoder_lr"]) == rate
+        assert run.data.params["loss.name"] == row.point["loss.name"]
+        if row.state != "failed":
+            assert set(searched.history(number, "lr_decoder").values()) == {rate}
+
+
+def test_trials_of_different_points_have_different_loss_curves(searched: Searched) -> None:
+    curves: dict[tuple[Any, ...], float] = {}
+    for number in (0, 1, 2, 4, 5, 6):
+        point = tuple(sorted(searched.row(number).point.items()))
+        curves[point] = searched.history(number, "loss")[1]
+    assert len(curves) >= 4
+    assert len(set(curves.values())) == len(curves)
+
+
+def test_two_points_of_the_space_end_with_different_weights(
+    searched: Searched, config: SearchConfig, tmp_path: Path
+) -> None:
+    dataset = searched.run.dataset()
+    weights = []
+    for number in (0, 1):
+        progress, model = train(
+            searched.run.space.apply(
+                config.train.model_copy(update={"epochs": 1}), searched.row(number).point
+            ),
+            dataset,
+            searched.run.folds(dataset),
+            config.search.fold,
+            lambda metrics, checkpoint: None,
+            checkpoints=tmp_path / str(number),
+            resources=worker_resources(1),
+        )
+        assert progress.epoch == 1
+        weights.append(model.state_dict())
+    assert weights[0].keys() == weights[1].keys()
+    different = [name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])]
+    assert any(name.startswith("decoder.") for name in different)
+    assert any(name.startswith("encoder.") for name in different)
+
+
+# --- MLflow ------------------------------------------------------------------------------------
+
+
+def test_mlflow_has_one_parent_and_every_trial_under_it(searched: Searched) -> None:
+    parent = searched.mlflow_run("parent")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["kind"] == "search"
+    assert parent.data.tags["mlflow.runName"] == "night"
+    assert "leaderboard.csv" in searched.artifacts(parent)
+    experiment = searched.client.get_experiment_by_name("trashseg")
+    runs = searched.client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
+    assert len(runs) == TRIALS
+    for run in runs:
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["mlflow.runName"] == run.data.tags["trial_id"]
+        assert run.data.tags["fold"] == "0"
+
+
+def test_mlflow_states_are_those_of_the_leaderboard_and_none_runs_on(searched: Searched) -> None:
+    status = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+    for number in range(TRIALS):
+        run, row = searched.trial_run(number), searched.row(number)
+        assert run.info.status == status[row.state]
+        assert run.data.tags["state"].split()[0] == row.state
+        if row.state == "pruned":
+            assert run.data.tags["state"] == f"pruned at epoch {row.epochs}"
+
+
+def test_mlflow_has_the_metrics_of_each_epoch_by_step(searched: Searched) -> None:
+    for number in range(TRIALS):
+        epochs = list(range(1, searched.row(number).epochs + 1))
+        for metric in ("loss", "val_loss", "miou", "miou_image", "best_miou", "lr_encoder"):
+            assert sorted(searched.history(number, metric)) == epochs
+    classes = {key for key in searched.trial_run(0).data.metrics if key.startswith("iou/")}
+    assert "iou/Background" in {key.title().replace("Iou", "iou") for key in classes}
+    assert len(classes) >= 3
+
+
+def test_pictures_are_kept_and_the_weights_of_trials_are_not(searched: Searched) -> None:
+    for number in range(TRIALS):
+        run = searched.trial_run(number)
+        pictures = searched.artifacts(run, "pictures")
+        if searched.row(number).state == "finished":
+            assert len(pictures) == 4
+        assert all(name.endswith(".png") for name in pictures)
+    assert list(searched.run.tune.rglob("*.safetensors")) == []
+
+
+def test_a_failed_trial_keeps_its_traceback(searched: Searched) -> None:
+    run = searched.trial_run(3)
+    assert searched.artifacts(run, "") and "traceback.txt" in searched.artifacts(run)
+    text = Path(searched.client.download_artifacts(run.info.run_id, "traceback.txt")).read_text()
+    assert "Traceback" in text
+    assert "NonFiniteError: epoch 1, step " in text
+    assert "lower optim.decoder_lr" in text
+    assert "NonFiniteError" in run.data.tags["state"]
+
+
+# --- folds and ensemble ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ensembled(searched: Searched) -> dict[str, Any]:
+    """First candidate on both folds; then the ensemble of two, which trains the second only."""
+    models = retrain(searched.run, top_k=1, fold_count=2)
+    assert [model.folder for model in models] == [searched.run.fold(0, 0), searched.run.fold(0, 1)]
+    before = [written(model.folder) for model in models]
+    assert retrain(searched.run, top_k=1, fold_count=2) == models
+    metrics = run_ensemble(searched.run, top_k=2, test=None)
+    return {"before": before, "after": [written(m.folder) for m in models], "metrics": metrics}
+
+
+def written(folder: Path) -> tuple[int, ...]:
+    return tuple((folder / name).stat().st_mtime_ns for name in ("model.safetensors", "config.yaml"))
+
+
+def test_a_fold_that_exists_is_not_trained_again(ensembled: dict[str, Any]) -> None:
+    assert ensembled["after"] == ensembled["before"]
+
+
+def test_the_ensemble_scores_every_candidate_and_fold(
+    searched: Searched, ensembled: dict[str, Any], sample: Path
+) -> None:
+    metrics = ensembled["metrics"]
+    assert set(metrics["oof"]) == {"soft_vote", "soft_vote_crf"}
+    assert metrics["oof"]["soft_vote"]["images"] == 20
+    assert set(metrics["candidates"]) == {"0", "1"}
+    assert len(metrics["members"]) == 4
+    assert len(list((searched.run.ensemble / "masks").rglob("*.png"))) == 20
+    assert json.loads((searched.run.ensemble / "metrics.json").read_text()) == metrics
+
+
+def test_mlflow_has_the_folds_and_the_ensemble_under_the_same_parent(
+    searched: Searched, ensembled: dict[str, Any]
+) -> None:
+    parent = searched.mlflow_run("parent").info.run_id
+    ids = searched.run.mlflow_ids()
+    folds = [what for what in ids if what.startswith("fold/")]
+    assert len(folds) == 4
+    for what in folds:
+        run = searched.mlflow_run(what)
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent
+        steps = [m.step for m in searched.client.get_metric_history(run.info.run_id, "loss")]
+        assert sorted(steps) == [1, 2, 3]
+        assert "final/miou" in run.data.metrics
+        assert searched.artifacts(run, "pictures")
+    ensemble = searched.mlflow_run("ensemble")
+    assert ensemble.info.status == "FINISHED"
+    assert ensemble.data.tags["mlflow.parentRunId"] == parent
+    assert {"confusion.png", "metrics.json", "manifest.yaml"} <= set(searched.artifacts(ensemble))
+    assert "oof/soft_vote/miou" in ensemble.data.metrics
+    picture = searched.client.download_artifacts(ensemble.info.run_id, "confusion.png")
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_asking_for_more_than_the_search_left_is_refused(searched: Searched) -> None:
+    finished = sum(row.state == "finished" for row in searched.rows)
+    with pytest.raises(ConfigError, match=rf"has {finished} finished trials, --top-k is 9: lower"):
+        retrain(searched.run, top_k=9, fold_count=2)
+    with pytest.raises(ConfigError, match="--folds 3: the run has 2 folds: ask for fewer"):
+        retrain(searched.run, top_k=1, fold_count=3)
