@@ -7,7 +7,7 @@ DEMO := demo
 DATA ?= $(DEMO)/sample
 CONFIG ?= configs/demo.yaml
 
-.PHONY: demo test lint bench clean-demo
+.PHONY: demo test lint clean-demo
 .DELETE_ON_ERROR:
 
 .venv/installed: requirements.lock pyproject.toml

@@ -1,6 +1,5 @@
 """The commands. Each is a few lines: the work is in search/ and trashseg/, imported when needed."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default, no warning
 
 app = typer.Typer(
     help="Search, retrain and ensemble: trash segmentation from photos to masks.",
