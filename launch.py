@@ -107,7 +107,9 @@ def search(
 def retrain(
     name: Name,
     top_k: TopK = 2,
-    folds: Annotated[int, typer.Option(min=1, help="Train folds 0 to FOLDS-1.")] = 5,
+    folds: Annotated[
+        int | None, typer.Option(min=1, help="Train folds 0 to FOLDS-1; all, if left out.")
+    ] = None,
     storage: Storage = Path("runs"),
 ) -> None:
     """Train the best configurations on every fold; what exists is not trained again."""

@@ -30,7 +30,7 @@ class SearchCallback(Callback):
     ) -> None:
         self._config, self._space, self._hand_tuned = config, space, hand_tuned
         self._tracker, self._display = tracker, display
-        self._runs: dict[str, str] = {}  # MLflow run of each trial that is under way
+        self._runs: dict[str, str] = {}  # MLflow run of each trial
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks to disk; a terminal and a database cannot go there."""
@@ -69,6 +69,8 @@ class SearchCallback(Callback):
         self._display.trial_ended(str(trial), state, detail, result.get(self._config.score_key))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        if trial.trial_id not in self._runs:  # its worker never came up: Tune told of no start
+            self.on_trial_start(iteration, trials, trial)
         error = str(trial.get_error() or "unknown error")
         traceback = Path(trial.error_file).read_text() if trial.error_file else error
         self._tracker.log_text(self._runs[trial.trial_id], traceback, "traceback.txt")
@@ -76,13 +78,8 @@ class SearchCallback(Callback):
         self._close(trial, "failed", last_line[:300])
         self._display.trial_ended(str(trial), "failed", last_line, None)
 
-    def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
-        """Trials that are still under way were stopped by Ctrl-C."""
-        for trial in [trial for trial in trials if trial.trial_id in self._runs]:
-            self._close(trial, "stopped", "")
-
     def _close(self, trial: Trial, state: str, detail: str) -> None:
-        run_id = self._runs.pop(trial.trial_id)
+        run_id = self._runs[trial.trial_id]
         if trial.checkpoint:
             folder = Path(trial.checkpoint.path)
             self._tracker.log_files(run_id, folder / "pictures", "pictures")

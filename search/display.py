@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -55,7 +56,8 @@ class Display:
     def trial_ended(self, name: str, state: str, detail: str, score: float | None) -> None:
         colour = {"finished": "green", "pruned": "yellow", "failed": "red"}[state]
         reached = f", {score:.4f}" if score is not None else ""
-        self.line(f"{name} [{colour}]{state}[/{colour}] {detail}{reached}".rstrip())
+        detail = escape(f" {detail}") if detail else ""
+        self.line(f"{name} [{colour}]{state}[/{colour}]{detail}{reached}")
         self.advance()
 
 

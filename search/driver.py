@@ -38,35 +38,34 @@ def run_search(config: SearchConfig) -> tuple[RunFolder, list[Row]]:
     tracker = Tracker(run, config.search.tracking_uri)
     run.create(config, space, dataset, folds)
     parent = tracker.start("parent", config.search.name, config.train, {"kind": "search"})
-    study = open_study(run.study_db, config)
-    with Display(config.search.name, config.search.trials, "trials") as display:
-        announce(display, config, resources, dashboard)
-        searcher = OptunaSearcher(study, space, first, config.score_key)
-        callback = SearchCallback(config, space, searcher.hand_tuned, tracker, display)
-        build_tuner(run, config, space, resources, searcher, callback).fit()
-    rows = write_results(run, study, config, space)
-    conclude(run, config, rows, tracker, parent)
+    with tracker.closing():
+        study = open_study(run.study_db, config)
+        with Display(config.search.name, config.search.trials, "trials") as display:
+            announce(display, config, resources, dashboard)
+            searcher = OptunaSearcher(study, space, first, config.score_key)
+            callback = SearchCallback(config, space, searcher.hand_tuned, tracker, display)
+            build_tuner(run, config, space, resources, searcher, callback).fit()
+        rows = write_results(run, study, config, space)
+        tracker.log_file(parent, run.leaderboard)
+        tracker.log_scores(parent, summary(rows))
+        check_outcome(run, config, rows)
+    tracker.end(parent, "finished")
     return run, rows
 
 
-def conclude(
-    run: RunFolder, config: SearchConfig, rows: list[Row], tracker: Tracker, parent: str
-) -> None:
-    """Log the outcome; KeyboardInterrupt if the search was stopped, an error if nothing finished."""
-    finished = [row for row in rows if row.state == "finished"]
-    tracker.log_file(parent, run.leaderboard)
-    tracker.log_scores(parent, summary(rows))
-    ended = f"{len(rows)} of {config.search.trials} trials ended"
+def check_outcome(run: RunFolder, config: SearchConfig, rows: list[Row]) -> None:
+    """KeyboardInterrupt if the search was stopped, TrashSegError if no trial finished."""
+    finished = sum(row.state == "finished" for row in rows)
     if len(rows) < config.search.trials:
-        tracker.end(parent, "stopped", ended)
-        raise KeyboardInterrupt(f"{ended}, {len(finished)} of them finished; see {run.leaderboard}")
+        raise KeyboardInterrupt(
+            f"{len(rows)} of {config.search.trials} trials ended, {finished} of them finished; "
+            f"see {run.leaderboard}"
+        )
     if not finished:
-        tracker.end(parent, "failed", "no trial finished")
         raise TrashSegError(
             f"{run.path}: no trial finished; the reason of each is in MLflow and in the trial's "
             f"error.txt under {run.tune}: mend it and search again under another --name"
         )
-    tracker.end(parent, "finished")
 
 
 def check_data(config: SearchConfig) -> tuple[CocoDataset, Folds]:

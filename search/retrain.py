@@ -31,12 +31,14 @@ class Job:
     logged: int = field(default=0)
 
 
-def retrain(run: RunFolder, top_k: int, fold_count: int) -> list[FoldModel]:
-    """Train the `top_k` best configurations on folds 0..fold_count-1; what exists is kept as it is.
+def retrain(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
+    """Train the `top_k` best configurations on folds 0..fold_count-1 (default: on all of the run's);
+    what exists is kept as it is.
 
     Returns where all of them lie. Raises the first error of a fold, after stopping the others.
     """
     config = run.config
+    fold_count = config.data.folds if fold_count is None else fold_count
     if not 1 <= fold_count <= config.data.folds:
         raise ConfigError(
             f"--folds {fold_count}: the run has {config.data.folds} folds: ask for fewer"
@@ -62,13 +64,19 @@ def retrain(run: RunFolder, top_k: int, fold_count: int) -> list[FoldModel]:
             run_id = _start_fold(tracker, model)
             data_dir, folds_json = config.search.data_dir, str(run.folds_json)
             jobs[task.remote(model, data_dir, folds_json, resources.cpus)] = Job(model, run_id)
-        while jobs:
-            done, _ = ray.wait(list(jobs), timeout=POLL_SECONDS)
-            for job in jobs.values():
-                _log_new_epochs(job, tracker, display)
-            for reference in done:
-                _finish(reference, jobs.pop(reference), list(jobs), tracker, display)
+        with tracker.closing():
+            _follow(jobs, tracker, display)
     return models
+
+
+def _follow(jobs: dict[Any, Job], tracker: Tracker, display: Display) -> None:
+    """Log and show the jobs until all have ended; takes out of `jobs` those that have."""
+    while jobs:
+        done, _ = ray.wait(list(jobs), timeout=POLL_SECONDS)
+        for job in jobs.values():
+            _log_new_epochs(job, tracker, display)
+        for reference in done:
+            _finish(reference, jobs.pop(reference), list(jobs), tracker, display)
 
 
 @ray.remote(max_retries=2)
@@ -128,11 +136,12 @@ def run_ensemble(run: RunFolder, top_k: int, test: Path | None) -> dict[str, Any
     test_dataset = load_coco_test(test) if test else None
     dataset = run.dataset()
     check_test(dataset, test_dataset)
-    models = retrain(run, top_k, config.data.folds)
+    models = retrain(run, top_k)
     tracker = Tracker(run, config.search.tracking_uri)
     run_id = tracker.start("ensemble", "ensemble", None, {"kind": "ensemble"})
     photos = len(dataset.photos) + len(test_dataset.photos if test_dataset else ())
-    with Display(f"{config.search.name} ensemble", photos, "photos") as display:
+    title = f"{config.search.name} ensemble"
+    with Display(title, photos, "photos") as display, tracker.closing():
         display.line(f"{len(models)} models vote, the CRF refines")
         metrics = build_ensemble(
             models,

@@ -42,7 +42,8 @@ class OptunaSearcher(Searcher):
         super().__init__(metric=score_key, mode="max")
         self._study, self._space, self._score_key = study, space, score_key
         self._trials: dict[str, optuna.Trial] = {}
-        study.enqueue_trial(first, user_attrs={"hand_tuned": True})
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial(first, user_attrs={"hand_tuned": True})
         self.hand_tuned = "trial_000"
 
     def suggest(self, trial_id: str) -> Point:

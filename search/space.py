@@ -113,7 +113,13 @@ class Space:
         for path, parameter in self.parameters.items():
             if not self.active(path, point):
                 continue
-            value = get_path(tree, path)
+            try:
+                value = get_path(tree, path)
+            except KeyError:
+                problem = (
+                    f"the configuration has no such key: give it a `when` in space {self.name}"
+                )
+                raise ConfigError(f"{path}: {problem}") from None
             if not parameter.contains(value):
                 raise ConfigError(
                     f"{path}: the configuration's {value!r} lies outside the space {self.name}: "

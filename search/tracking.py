@@ -6,8 +6,10 @@ are kept in the run folder, so that a later command goes on in the same ones.
 
 import csv
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from trashseg.errors import TrashSegError
 
 EXPERIMENT = "trashseg"
 MAX_BATCH = 100  # parameters that one log_batch call takes
+NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")  # what MLflow refuses in a metric's name
 STATUS = {"finished": "FINISHED", "pruned": "KILLED", "stopped": "KILLED", "failed": "FAILED"}
 
 
@@ -33,8 +36,9 @@ class Tracker:
         """Creates the store and the experiment before anything logs; TrashSegError if unreachable."""
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # no news of its table migrations
         self._run = run
-        self._client = MlflowClient(tracking_uri)
+        self._open: set[str] = set()
         try:
+            self._client = MlflowClient(tracking_uri)
             experiment = self._client.get_experiment_by_name(EXPERIMENT)
             self._experiment_id = (
                 experiment.experiment_id
@@ -59,6 +63,7 @@ class Tracker:
         known = self._run.mlflow_ids()
         if what in known:
             self._client.update_run(known[what], status="RUNNING")
+            self._open.add(known[what])
             return known[what]
         parent = {MLFLOW_PARENT_RUN_ID: known["parent"]} if "parent" in known else {}
         run = self._client.create_run(
@@ -66,6 +71,7 @@ class Tracker:
         )
         run_id = str(run.info.run_id)
         self._run.remember_mlflow_id(what, run_id)
+        self._open.add(run_id)
         if config is not None:
             self._log_config(run_id, config)
         return run_id
@@ -83,8 +89,8 @@ class Tracker:
         self._client.log_batch(
             run_id,
             metrics=[
-                Metric(key.replace(".", "/"), float(value), now, int(metrics["epoch"]))
-                for key, value in flatten(dict(metrics))
+                Metric(NOT_IN_A_NAME.sub("_", key), float(value), now, int(metrics["epoch"]))
+                for key, value in flatten(dict(metrics), separator="/")
                 if isinstance(value, int | float) and not isinstance(value, bool)
             ],
         )
@@ -109,10 +115,22 @@ class Tracker:
         """confusion.csv as a picture, each row as shares of its truth."""
         self._client.log_figure(run_id, draw_confusion(table), "confusion.png")
 
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Whatever ends the block early also ends the runs that are open: none is left RUNNING."""
+        try:
+            yield
+        except BaseException as error:
+            state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            for run_id in sorted(self._open):
+                self.end(run_id, state, str(error)[:300])
+            raise
+
     def end(self, run_id: str, state: str, detail: str = "") -> None:
         """`state` is a key of STATUS; `detail` is shown with it, e.g. "at epoch 3"."""
         self._client.log_batch(run_id, tags=[RunTag("state", f"{state} {detail}".strip())])
         self._client.set_terminated(run_id, STATUS[state])
+        self._open.discard(run_id)
 
 
 def artifact_location(tracking_uri: str) -> str | None:
@@ -122,11 +140,13 @@ def artifact_location(tracking_uri: str) -> str | None:
     return (Path(tracking_uri.removeprefix(SQLITE)).parent / "mlartifacts").as_uri()
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(
+    tree: Mapping[str, Any], prefix: str = "", separator: str = "."
+) -> Iterator[tuple[str, Any]]:
     """{"a": {"b": 1}} to ("a.b", 1)."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}{separator}", separator)
         else:
             yield prefix + key, value
 
