@@ -40,7 +40,7 @@ def build_augment(config: AugmentConfig, image_size: int) -> A.Compose:
 
 
 def _elastic(config: Any, size: int) -> A.ElasticTransform:
-    sigma = config.smoothness * size
+    sigma = max(1.0, config.smoothness * size)  # the least that albumentations takes
     # Gaussian blur shrinks uniform [-1, 1] noise (deviation 1/sqrt 3) by 1 / (2 sigma sqrt pi)
     blurred_std = 1 / (math.sqrt(3) * 2 * sigma * math.sqrt(math.pi))
     return A.ElasticTransform(

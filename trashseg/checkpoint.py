@@ -8,6 +8,7 @@ CHECKPOINTS/epoch_0007/model.safetensors   weights after epoch 7
 """
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -83,7 +84,16 @@ def load_checkpoint(
         progress = Progress(**json.loads((path / "progress.json").read_text()))
         state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
         best = load_file(path / "best.safetensors")
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
         raise CheckpointError(f"{path}: is damaged ({error}): delete it to start over") from None
     if progress.identity != identity:
         raise CheckpointError(

@@ -81,7 +81,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _bundled_weights_fit(self) -> "ModelConfig":
-        if self.weights == "bundled" and not self.encoder.endswith("tf_efficientnet_lite0"):
+        if self.weights == "bundled" and self.encoder != "timm-tf_efficientnet_lite0":
             raise ValueError(
                 f"weights 'bundled' only fit timm-tf_efficientnet_lite0, not {self.encoder}; "
                 "choose imagenet, none or a file"
@@ -192,7 +192,7 @@ class ElasticTransformConfig(Augmentation):
     displacement: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
     """Standard deviation of a pixel's displacement, as a share of the side."""
     smoothness: Annotated[float, Field(gt=0.0, le=0.5)] = 0.06
-    """Standard deviation of the displacement field's blur, as a share of the side."""
+    """Standard deviation of the displacement field's blur, as a share of the side; at least a pixel."""
 
 
 class GridDistortionConfig(Augmentation):
@@ -313,7 +313,7 @@ class PlateauConfig(Section):
 class OneCycleConfig(Section):
     name: Literal["onecycle"] = "onecycle"
     warmup_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
-    """Share of all steps in which the rate rises to its peak."""
+    """Share of all steps in which the rate rises to its peak; at least one step."""
 
 
 class PolynomialConfig(Section):

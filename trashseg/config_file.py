@@ -106,7 +106,11 @@ def merge(base: Tree, changes: Mapping[str, Any], model: type[BaseModel] = Train
             continue
         field = model.model_fields.get(key)
         section = sections_of(field.annotation) if field else {}
-        if change.get("name", old.get("name")) != old.get("name"):
+        has_variants = None not in section  # in `search`, name is a key like any other
+        if has_variants and not isinstance(change.get("name", ""), str):
+            merged[key] = change  # for validate to refuse
+            continue
+        if has_variants and change.get("name", old.get("name")) != old.get("name"):
             variant = section.get(change["name"])
             known = variant.model_fields if variant else {}
             old = {name: value for name, value in old.items() if name in known}

@@ -188,6 +188,7 @@ def _votes(
     yield from zip(photos, stream(pool, photo_masks, calls()), strict=True)
 
 
+@torch.inference_mode()
 def vote(
     members: Sequence[Member], images: list[NDArray[np.uint8]], resources: Resources
 ) -> NDArray[np.float16]:

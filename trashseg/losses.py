@@ -42,7 +42,8 @@ def focal(logits: Tensor, target: Tensor, gamma: float, weights: Tensor | None) 
     """
     log_p = F.log_softmax(logits, dim=1)
     log_pt = log_p.gather(1, target.unsqueeze(1)).squeeze(1)  # (N, H, W)
-    losses = -((1 - log_pt.exp()) ** gamma) * log_pt
+    error = (1 - log_pt.exp()).clamp(min=1e-6)  # at 0 the gradient is infinite for gamma < 1
+    losses = -(error**gamma) * log_pt
     if weights is None:
         return losses.mean()
     pixel_weights = weights[target]

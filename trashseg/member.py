@@ -10,11 +10,13 @@ OUT/metrics.json       scores on the validation photos at their own size; writte
 
 import json
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -67,15 +69,17 @@ def train_member(
     """
     if (done := member_scores(out, config)) is not None:
         return done
-    out.mkdir(parents=True, exist_ok=True)
     checkpoints = out / "checkpoints"
     resume_from = latest_checkpoint(checkpoints)
     if resume_from is None:
         (out / "history.jsonl").unlink(missing_ok=True)
-    write_yaml(out / "config.yaml", config.model_dump(mode="json"))
-    write_folds(out / "folds.json", dataset, folds)
+
+    def write_settings() -> None:  # not before the first epoch: what cannot start leaves nothing
+        write_folds(out / "folds.json", dataset, folds)
+        write_yaml(out / "config.yaml", config.model_dump(mode="json"))
 
     def report(metrics: Metrics, checkpoint: Path) -> None:
+        write_settings()
         with (out / "history.jsonl").open("a") as history:
             history.write(json.dumps(metrics) + "\n")
         on_epoch(metrics)
@@ -90,6 +94,7 @@ def train_member(
         resources=resources,
         resume_from=resume_from,
     )
+    write_settings()  # a resumed training may have had no epoch left to report
     member = Member(
         out,
         config,
@@ -205,7 +210,7 @@ def read_oof(folder: Path, photo: Photo) -> NDArray[np.float16]:
     try:
         with np.load(oof_file(folder, photo)) as archive:
             return np.asarray(archive["arr_0"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
         raise CheckpointError(
             f"{oof_file(folder, photo)}: cannot be read ({error}): delete {folder} and retrain"
         ) from None

@@ -1,5 +1,6 @@
 """Networks: any smp decoder on any smp or timm encoder, and where the encoder's weights come from."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,5 +137,14 @@ def read_state(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (SafetensorError, RuntimeError, ValueError, TypeError, OSError) as error:
+    except (
+        OSError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
         raise WeightsError(f"{path}: cannot be read as weights ({error}): save it again") from None

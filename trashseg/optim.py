@@ -72,18 +72,19 @@ def cosine_restarts_factor(config: CosineRestartsConfig, epoch: float) -> float:
 
 
 def _cosine_restarts(config: Any, optimizer: Optimizer, epochs: int, steps: int) -> Any:
-    # (step + 1): the first step of a warm-up must not have a rate of zero
+    # a step has the rate of its middle: at the ends of a cycle it may be zero
     return lr_scheduler.LambdaLR(
-        optimizer, lambda step: cosine_restarts_factor(config, (step + 1) / steps)
+        optimizer, lambda step: cosine_restarts_factor(config, (step + 0.5) / steps)
     )
 
 
 def _onecycle(config: Any, optimizer: Optimizer, epochs: int, steps: int) -> Any:
+    total = epochs * steps + 1  # the step after the last one asks for a rate too
     return lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=epochs * steps + 1,  # the step after the last one asks for a rate too
-        pct_start=config.warmup_share,
+        total_steps=total,
+        pct_start=max(config.warmup_share, 2 / total),  # torch divides by the length of the rise
         cycle_momentum=False,
     )
 

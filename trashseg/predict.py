@@ -35,10 +35,11 @@ def find_photos(folder: Path) -> list[Photo]:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise DataError(f"{folder}: has no photos ({', '.join(IMAGE_SUFFIXES)}): check --images")
-    stems = [path.with_suffix("") for path in paths]
-    for path, stem, next_stem in zip(paths, stems, stems[1:], strict=False):
-        if stem == next_stem:
+    stems: set[Path] = set()
+    for path in paths:
+        if (stem := path.with_suffix("")) in stems:
             raise DataError(f"{path}: another photo differs only in its suffix: rename one of them")
+        stems.add(stem)
     return [
         Photo(index, path.relative_to(folder).as_posix(), path, width=0, height=0)
         for index, path in enumerate(paths)

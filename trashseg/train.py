@@ -166,6 +166,10 @@ def build_trainer(
 ) -> Trainer:
     set_threads(resources.cpus)
     make_deterministic(config.seed, resources.device)
+    if config.model.arch == "pan" and config.data.image_size < 128:
+        raise ConfigError(
+            f"data.image_size: {config.data.image_size} is too small for pan: choose 128 or more"
+        )
     cache = open_cache(dataset, config.data.image_size)
     train_positions, val_positions = folds.split(fold)
     if len(train_positions) < config.batch_size:

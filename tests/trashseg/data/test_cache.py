@@ -123,18 +123,13 @@ def test_touching_or_moving_the_files_keeps_the_key(
     assert before.key == f"{dataset_key(load_coco(moved))}-32"
 
 
-def test_a_photo_of_the_same_size_and_time_is_the_only_change_that_goes_unseen(
-    photos: Path, root: Path
-) -> None:
+def test_a_photo_changed_in_place_at_its_old_size_is_read_again(photos: Path, root: Path) -> None:
     path = photos / "photos/000000.jpg"
-    before = open_cache(load_coco(photos), 32, root)
-    path.write_bytes(path.read_bytes()[::-1])  # the same size
-    os.utime(path, (7, 7))  # another time: it is read again, and cannot be decoded
+    open_cache(load_coco(photos), 32, root)
+    path.write_bytes(path.read_bytes()[::-1])  # the same size, and no photo any more
+    os.utime(path, (7, 7))  # a file system with coarse times could give it its old one
     with pytest.raises(DataError, match=r"000000.jpg: is not a readable photo: replace it"):
         open_cache(load_coco(photos), 32, root)
-    assert [p.name for p in root.iterdir() if p.is_dir()] == ["keys", before.key] or sorted(
-        p.name for p in root.iterdir() if p.is_dir()
-    ) == sorted(["keys", before.key])
 
 
 def test_what_a_killed_build_left_is_not_read_and_is_replaced(sample: Path, root: Path) -> None:

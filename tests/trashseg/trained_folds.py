@@ -1,0 +1,52 @@
+"""Two tiny candidates, trained on two folds, for the tests of members, ensembles, predictions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trashseg.config import AdamConfig, CrossEntropyConfig, DataConfig, ModelConfig, TrainConfig
+from trashseg.data.coco import CocoDataset, load_coco
+from trashseg.data.folds import Folds, make_folds
+from trashseg.ensemble import FoldModel
+from trashseg.member import train_member
+from trashseg.train import Resources
+
+
+def tiny_config(image_size: int, **changes: object) -> TrainConfig:
+    """An epoch on CPU in a second: random weights, two folds, and a loss with which even one epoch
+    gives masks of several classes."""
+    config = TrainConfig(
+        epochs=1,
+        batch_size=5,
+        data=DataConfig(image_size=image_size, folds=2),
+        model=ModelConfig(weights="none"),
+        loss=CrossEntropyConfig(class_weights="inverse"),
+        optim=AdamConfig(decoder_lr=1e-2, encoder_lr=1e-3),
+    )
+    return config.model_copy(update=changes)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Two candidates, at 64 and at 32 pixels, each on both folds of the 20 scenes."""
+
+    run: Path
+    dataset: CocoDataset
+    folds: Folds
+    models: tuple[FoldModel, ...]
+    resources: Resources
+
+
+def train_tiny(sample: Path, run: Path) -> Trained:
+    configs = [tiny_config(64), tiny_config(32)]
+    dataset, resources = load_coco(sample), Resources(1, torch.device("cpu"))
+    folds = make_folds(dataset, configs[0].data)
+    models = tuple(
+        FoldModel(rank, fold, run / "folds" / str(rank) / str(fold), config)
+        for rank, config in enumerate(configs)
+        for fold in range(2)
+    )
+    for model in models:
+        train_member(model.config, dataset, folds, model.fold, model.folder, resources)
+    return Trained(run, dataset, folds, models, resources)
