@@ -1,5 +1,6 @@
 """Ray Tune's events, handed to MLflow and to the terminal."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,11 @@ class SearchCallback(Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         if trial.trial_id not in self._runs:  # its worker never came up: Tune told of no start
             self.on_trial_start(iteration, trials, trial)
-        error = str(trial.get_error() or "unknown error")
-        traceback = Path(trial.error_file).read_text() if trial.error_file else error
+        # trial.get_error() looks where the file is copied to later
+        traceback = Path(trial.error_file).read_text() if trial.error_file else "unknown error"
+        traceback = ANSI_COLOUR.sub("", traceback)
         self._tracker.log_text(self._runs[trial.trial_id], traceback, "traceback.txt")
-        last_line = [line for line in error.strip().splitlines() if line.strip()][-1].strip()
+        last_line = [line for line in traceback.strip().splitlines() if line.strip()][-1].strip()
         self._close(trial, "failed", last_line[:300])
         self._display.trial_ended(str(trial), "failed", last_line, None)
 
@@ -87,6 +89,7 @@ class SearchCallback(Callback):
         self._tracker.end(run_id, state, detail)
 
 
+ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 REPORTED = {
     "epoch", "loss", "val_loss", "miou", "miou_image", "pixel_accuracy", "best_epoch", "best_miou",
     "best_miou_image", "lr_encoder", "lr_decoder", "seconds",

@@ -54,23 +54,35 @@ def divide(settings: SearchSettings, jobs: int) -> TrialResources:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     all_cpus = int(sum(node.get("CPU", 0) for node in nodes))
     all_gpus = sum(node.get("GPU", 0) for node in nodes)
+    largest = int(max(node.get("CPU", 0) for node in nodes))
     wanted = settings.gpus_per_trial
     gpus = float(bool(all_gpus)) if wanted == "auto" else wanted
     at_once = min(jobs, int(all_gpus / gpus) if gpus else all_cpus)
-    largest = int(max(node.get("CPU", 0) for node in nodes))
-    share = max(1, min(all_cpus // max(1, at_once), largest))
-    cpus = share if settings.cpus_per_trial == "auto" else settings.cpus_per_trial
+    if settings.cpus_per_trial == "auto":  # the most that leave room for as many at once
+        shares = (cpus for cpus in range(largest, 1, -1) if _room(nodes, cpus, gpus) >= at_once)
+        cpus = next(shares, 1)
+    else:
+        cpus = settings.cpus_per_trial
     if not any(_fits(node, cpus, gpus) for node in nodes):
         raise ResourceError(
             f"search.cpus_per_trial={cpus}, search.gpus_per_trial={gpus:g}: no node has that many; "
             f"the largest has {largest} CPUs and {max(n.get('GPU', 0) for n in nodes):g} GPUs: "
             "ask for less"
         )
-    concurrent = sum(
-        int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) // gpus if gpus else float("inf")))
+    return TrialResources(cpus, gpus, min(_room(nodes, cpus, gpus), jobs))
+
+
+def _room(nodes: list[dict[str, Any]], cpus: int, gpus: float) -> int:
+    """How many trials fit; Ray counts GPUs in ten-thousandths, floats alone would lose one."""
+    return sum(
+        int(
+            min(
+                node.get("CPU", 0) // cpus,
+                (round(node.get("GPU", 0) * 1e4) // round(gpus * 1e4)) if gpus else float("inf"),
+            )
+        )
         for node in nodes
     )
-    return TrialResources(cpus, gpus, min(concurrent, jobs))
 
 
 def _fits(node: dict[str, Any], cpus: int, gpus: float) -> bool:

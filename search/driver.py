@@ -30,6 +30,7 @@ def run_search(config: SearchConfig) -> tuple[RunFolder, list[Row]]:
     """
     space = load_space(config.search.space)
     first = space.point_of(config.train)
+    space.check(config.train)
     run = new_run_folder(config)
     dataset, folds = check_data(config)
     check_model(config)

@@ -66,6 +66,8 @@ class Parameter(Section):
             )
         if self.log and (low <= 0 or self.step is not None):
             raise ValueError("log needs a range above 0 and no step")
+        if self.step is not None and not _divides(self.step, low, high, bool(self.int_range)):
+            raise ValueError(f"step {self.step:g} does not lead from {low:g} to {high:g}")
         return self
 
     def suggest(self, trial: optuna.trial.BaseTrial, path: str) -> Value:
@@ -82,6 +84,14 @@ class Parameter(Section):
             return value in self.choice
         low, high = self.float_range or self.int_range or (0, 0)
         return isinstance(value, int | float) and low <= value <= high
+
+
+def _divides(step: float, low: float, high: float, whole: bool) -> bool:
+    """Optuna would shorten the range to fit, and cut a fractional step of whole numbers."""
+    if step <= 0 or (whole and step != int(step)):
+        return False
+    steps = (high - low) / step
+    return abs(steps - round(steps)) < 1e-9
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,35 @@ class Space:
             point[path] = value
         return point
 
+    def check(self, base: TrainConfig) -> None:
+        """ConfigError with every choice and end of a range that no configuration can have: found
+        before the search, not by a trial in the middle of it."""
+        problems: list[str] = []
+        for path, parameter in self.parameters.items():
+            for value in parameter.choice or parameter.float_range or parameter.int_range or ():
+                try:
+                    self.apply(base, self._example({**self._way_to(path), path: value}))
+                except ConfigError as error:
+                    problems.append(str(error))
+        if problems:
+            raise ConfigError("; ".join(dict.fromkeys(problems)))
+
+    def _way_to(self, path: str) -> Point:
+        """Values with which the conditions of `path` hold."""
+        point: Point = {}
+        for other, values in self.parameters[path].when.items():
+            point |= {**self._way_to(other), other: values[0]}
+        return point
+
+    def _example(self, fixed: Point) -> Point:
+        """A point with the `fixed` values, and any for the rest."""
+        point: Point = {}
+        for path, parameter in self.parameters.items():
+            if self.active(path, point):
+                some = parameter.choice or parameter.float_range or parameter.int_range or ("",)
+                point[path] = fixed.get(path, some[0])
+        return point
+
     def apply(self, base: TrainConfig, point: Mapping[str, Value]) -> TrainConfig:
         """`base` with the point's values: the only way from a proposal to a configuration."""
         changes: dict[str, Any] = {}
@@ -137,7 +176,7 @@ class Space:
         return validate(TrainConfig, tree, where=f"space {self.name}")
 
 
-def load_space(name_or_path: str) -> Space:
+def load_space(name_or_path: str, inside: tuple[Path, ...] = ()) -> Space:
     """A space of configs/spaces by name, or a file. ConfigError lists every problem at once."""
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
@@ -147,10 +186,15 @@ def load_space(name_or_path: str) -> Space:
             raise ConfigError(
                 f"--space {name_or_path}: unknown value{nearest(name_or_path, known)}"
             )
+    if path.resolve() in inside:
+        raise ConfigError(f"{path}: includes itself: remove one include")
     tree = read_yaml(path)
     parameters: dict[str, Parameter] = {}
-    for included in tree.pop("include", []):
-        parameters.update(load_space(included).parameters)
+    includes = tree.pop("include", [])
+    if not isinstance(includes, list):
+        raise ConfigError(f"{path}: include: write a list of spaces, [aug_loss, optim]")
+    for included in includes:
+        parameters.update(load_space(str(included), (*inside, path.resolve())).parameters)
     problems: list[str] = []
     for key, entry in tree.items():
         try:

@@ -6,6 +6,7 @@ are kept in the run folder, so that a later command goes on in the same ones.
 
 import csv
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -39,22 +40,24 @@ class Tracker:
         self._open: set[str] = set()
         try:
             self._client = MlflowClient(tracking_uri)
-            experiment = self._client.get_experiment_by_name(EXPERIMENT)
-            self._experiment_id = (
-                experiment.experiment_id
-                if experiment
-                else self._client.create_experiment(
-                    EXPERIMENT,
-                    artifact_location=artifact_location(tracking_uri),
-                    tags={"mlflow.experimentKind": "custom_model_development"},  # opens as training
-                )
-            )
+            with few_retries():
+                self._experiment_id = self._find_experiment(tracking_uri)
         except (MlflowException, OSError) as error:
             problem = str(error).splitlines()[0][:200]
             raise TrashSegError(
                 f"--tracking-uri {tracking_uri}: cannot be used ({problem}): start the server or "
                 "name another store"
             ) from None
+
+    def _find_experiment(self, tracking_uri: str) -> str:
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment:
+            return str(experiment.experiment_id)
+        return self._client.create_experiment(
+            EXPERIMENT,
+            artifact_location=artifact_location(tracking_uri),
+            tags={"mlflow.experimentKind": "custom_model_development"},  # opens as training
+        )
 
     def start(
         self, what: str, name: str, config: TrainConfig | None, tags: Mapping[str, str]
@@ -131,6 +134,20 @@ class Tracker:
         self._client.log_batch(run_id, tags=[RunTag("state", f"{state} {detail}".strip())])
         self._client.set_terminated(run_id, STATUS[state])
         self._open.discard(run_id)
+
+
+@contextmanager
+def few_retries() -> Iterator[None]:
+    """At the start a server that does not answer is an error in seconds; later MLflow's own patience
+    of several minutes holds."""
+    variable = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    before = os.environ.get(variable)
+    os.environ[variable] = before or "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
 
 
 def artifact_location(tracking_uri: str) -> str | None:

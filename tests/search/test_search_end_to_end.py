@@ -7,7 +7,6 @@ an absurd rate and fails, trial 6 has a rate of nearly zero, comes last and is s
 
 import csv
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 import optuna
 import pytest
 import ray
-import torch
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -27,10 +25,8 @@ from search.driver import run_search
 from search.results import Row
 from search.retrain import retrain, run_ensemble
 from search.run_folder import RunFolder
-from search.trainable import worker_resources
 from trashseg.config_file import load_train_config
 from trashseg.errors import ConfigError
-from trashseg.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -96,15 +92,12 @@ def config(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchConf
 
 @pytest.fixture(scope="module")
 def searched(config: SearchConfig) -> Iterator[Searched]:
-    before = Path.cwd()
-    os.chdir(Path(config.search.storage).parent)  # MLflow puts artifacts where it is started
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         run, rows = run_search(config)
         yield Searched(run, rows, MlflowClient(config.search.tracking_uri))
     finally:
         ray.shutdown()
-        os.chdir(before)
 
 
 # --- trials ------------------------------------------------------------------------------------
@@ -218,31 +211,6 @@ def test_trials_of_different_points_have_different_loss_curves(searched: Searche
     assert len(set(curves.values())) == len(curves)
 
 
-def test_two_points_of_the_space_end_with_different_weights(
-    searched: Searched, config: SearchConfig, tmp_path: Path
-) -> None:
-    dataset = searched.run.dataset()
-    weights = []
-    for number in (0, 1):
-        progress, model = train(
-            searched.run.space.apply(
-                config.train.model_copy(update={"epochs": 1}), searched.row(number).point
-            ),
-            dataset,
-            searched.run.folds(dataset),
-            config.search.fold,
-            lambda metrics, checkpoint: None,
-            checkpoints=tmp_path / str(number),
-            resources=worker_resources(1),
-        )
-        assert progress.epoch == 1
-        weights.append(model.state_dict())
-    assert weights[0].keys() == weights[1].keys()
-    different = [name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])]
-    assert any(name.startswith("decoder.") for name in different)
-    assert any(name.startswith("encoder.") for name in different)
-
-
 # --- MLflow ------------------------------------------------------------------------------------
 
 
@@ -257,7 +225,8 @@ def test_mlflow_has_one_parent_and_every_trial_under_it(searched: Searched) -> N
     assert len(runs) == TRIALS
     for run in runs:
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert run.data.tags["mlflow.runName"] == run.data.tags["trial_id"]
+        first = run.data.tags["mlflow.runName"] == "trial_000"
+        assert run.data.tags["hand_tuned"] == str(first).lower()
         assert run.data.tags["fold"] == "0"
 
 
@@ -293,9 +262,9 @@ def test_pictures_are_kept_and_the_weights_of_trials_are_not(searched: Searched)
 
 def test_a_failed_trial_keeps_its_traceback(searched: Searched) -> None:
     run = searched.trial_run(3)
-    assert searched.artifacts(run, "") and "traceback.txt" in searched.artifacts(run)
+    assert "traceback.txt" in searched.artifacts(run)
     text = Path(searched.client.download_artifacts(run.info.run_id, "traceback.txt")).read_text()
-    assert "Traceback" in text
+    assert ", in train_step" in text
     assert "NonFiniteError: epoch 1, step " in text
     assert "lower optim.decoder_lr" in text
     assert "NonFiniteError" in run.data.tags["state"]
@@ -316,7 +285,9 @@ def ensembled(searched: Searched) -> dict[str, Any]:
 
 
 def written(folder: Path) -> tuple[int, ...]:
-    return tuple((folder / name).stat().st_mtime_ns for name in ("model.safetensors", "config.yaml"))
+    return tuple(
+        (folder / name).stat().st_mtime_ns for name in ("model.safetensors", "config.yaml")
+    )
 
 
 def test_a_fold_that_exists_is_not_trained_again(ensembled: dict[str, Any]) -> None:

@@ -1,0 +1,186 @@
+"""ASHA by hand: where the rungs are, who goes on, and which number it counts by."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from search.config import SearchConfig
+from search.scheduler import SuccessiveHalving, goes_on, rung_epochs
+
+CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
+NO_CONTROLLER = cast(TuneController, None)  # the scheduler does not look at it
+
+
+def make_config(epochs: int, grace: int, factor: float, metric: str = "miou") -> SearchConfig:
+    search = {"grace_period": grace, "reduction_factor": factor}
+    return SearchConfig.model_validate({"epochs": epochs, "metric": metric, "search": search})
+
+
+@dataclass
+class NamedTrial:
+    """What the scheduler needs of a Tune trial: its name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Arena:
+    """A scheduler that is told results by trial name."""
+
+    def __init__(self, config: SearchConfig) -> None:
+        self.scheduler = SuccessiveHalving(config, hand_tuned="trial_000")
+
+    def hears(self, name: str, epoch: int, score: float, finished: bool = False) -> str:
+        result: dict[str, Any] = {
+            "epoch": epoch,
+            "best_miou": score,
+            "finished": finished,
+            "training_iteration": 1,  # as after every restore: it must not matter
+        }
+        trial = cast(Trial, NamedTrial(name))
+        return self.scheduler.on_trial_result(NO_CONTROLLER, trial, result)
+
+
+# --- rungs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("epochs", "grace", "factor", "expected"),
+    [
+        (30, 3, 3.0, [3, 9, 27]),
+        (27, 3, 3.0, [3, 9]),  # 27 is the last epoch: nothing is left to stop
+        (28, 3, 3.0, [3, 9, 27]),
+        (100, 5, 3.0, [5, 15, 45]),  # 135 is beyond
+        (9, 3, 3.0, [3]),
+        (3, 3, 3.0, []),
+        (3, 1, 2.0, [1, 2]),
+        (10, 2, 1.5, [2, 3, 4, 7]),  # 2, 3, 4.5 (to even), 6.75; 10.125 is beyond
+        (4, 1, 1.2, [1, 2, 3]),  # 1, 1.2, 1.44, 1.73, 2.07, 2.49, 2.99, 3.58: 4 is the last
+    ],
+)
+def test_rungs_are_the_grace_period_times_powers_below_the_last_epoch(
+    epochs: int, grace: int, factor: float, expected: list[int]
+) -> None:
+    assert rung_epochs(make_config(epochs, grace, factor)) == expected
+
+
+# --- who goes on -------------------------------------------------------------------------------
+
+
+def passes(scores: list[float], factor: float) -> list[bool]:
+    """Whether each score goes on, arriving one after another."""
+    rung: dict[str, float] = {}
+    answers = []
+    for number, score in enumerate(scores):
+        rung[str(number)] = score
+        answers.append(goes_on(score, rung, factor))
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("scores", "factor", "expected"),
+    [
+        # falling: the first two pass unjudged; then 1 of 3, 4, 5 goes on, 2 of 6: never the worst
+        ([0.6, 0.5, 0.4, 0.3, 0.2, 0.1], 3.0, [True, True, False, False, False, False]),
+        # rising: everyone is the best so far
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 3.0, [True] * 6),
+        # the second best goes on from the sixth on: floor(6 / 3) = 2
+        ([0.9, 0.1, 0.5, 0.5, 0.5, 0.8], 3.0, [True, True, False, False, False, True]),
+        ([0.9, 0.1, 0.5, 0.5, 0.8], 3.0, [True, True, False, False, False]),
+        # halving: floor(3/2) = 1, floor(4/2) = 2, floor(5/2) = 2, floor(6/2) = 3 go on
+        ([0.9, 0.1, 0.8, 0.7, 0.85, 0.82], 2.0, [True, True, False, False, True, True]),
+        # a factor of 5: the first four pass, then the best one does
+        ([0.9, 0.1, 0.2, 0.3, 0.8, 0.95], 5.0, [True, True, True, True, False, True]),
+        # equals of the best go on: nobody is better
+        ([0.5, 0.5, 0.5, 0.5, 0.4, 0.5], 3.0, [True, True, True, True, False, True]),
+        # a score of zero is a score
+        ([0.0, 0.0, 0.0], 3.0, [True, True, True]),
+    ],
+)
+def test_who_goes_on_of_one_to_six_arrivals(
+    scores: list[float], factor: float, expected: list[bool]
+) -> None:
+    assert passes(scores, factor) == expected
+
+
+# --- the scheduler -----------------------------------------------------------------------------
+
+
+def test_a_weak_trial_is_stopped_at_a_rung_and_nowhere_else() -> None:
+    arena = Arena(make_config(epochs=12, grace=3, factor=3.0))  # rungs at 3 and 9
+    for name, score in (("a", 0.5), ("b", 0.4)):
+        for epoch in (1, 2, 3, 4):
+            assert arena.hears(name, epoch, score) == CONTINUE
+    assert arena.hears("c", 1, 0.1) == CONTINUE
+    assert arena.hears("c", 2, 0.1) == CONTINUE
+    assert arena.hears("c", 3, 0.1) == STOP
+    assert arena.scheduler.rungs == {3: {"a": 0.5, "b": 0.4, "c": 0.1}, 9: {}}
+
+
+def test_a_trial_is_judged_once_at_a_rung_with_the_score_it_had_there() -> None:
+    arena = Arena(make_config(epochs=12, grace=3, factor=3.0))
+    for name, score in (("a", 0.5), ("b", 0.1), ("c", 0.6)):
+        assert arena.hears(name, 3, score) == CONTINUE
+    assert arena.hears("b", 4, 0.1) == CONTINUE  # by now it would be stopped
+    assert arena.hears("a", 5, 0.9) == CONTINUE
+    assert arena.scheduler.rungs[3] == {"a": 0.5, "b": 0.1, "c": 0.6}
+
+
+def test_the_hand_tuned_trial_is_never_stopped_but_sets_the_bar() -> None:
+    arena = Arena(make_config(epochs=12, grace=3, factor=3.0))
+    for name in ("a", "b", "c"):
+        arena.hears(name, 3, 0.5)
+        arena.hears(name, 9, 0.6)
+    assert arena.hears("trial_000", 3, 0.01) == CONTINUE
+    assert arena.hears("trial_000", 9, 0.02) == CONTINUE
+    assert arena.scheduler.rungs[3]["trial_000"] == 0.01
+    assert arena.scheduler.rungs[9]["trial_000"] == 0.02
+    assert arena.hears("d", 3, 0.005) == STOP
+
+
+def test_a_hand_tuned_trial_that_is_best_stops_the_others() -> None:
+    arena = Arena(make_config(epochs=12, grace=3, factor=3.0))
+    arena.hears("trial_000", 3, 0.9)
+    arena.hears("a", 3, 0.1)
+    assert arena.hears("b", 3, 0.8) == STOP
+
+
+def test_a_trial_that_ends_at_a_rung_is_recorded_and_not_stopped() -> None:
+    arena = Arena(make_config(epochs=12, grace=3, factor=3.0))
+    arena.hears("a", 3, 0.5)
+    arena.hears("b", 3, 0.5)
+    assert arena.hears("c", 3, 0.1, finished=True) == CONTINUE  # out of patience
+    assert arena.scheduler.rungs[3]["c"] == 0.1
+
+
+def test_a_trial_that_jumps_over_a_rung_is_judged_where_it_lands() -> None:
+    arena = Arena(make_config(epochs=30, grace=3, factor=3.0))  # rungs at 3, 9 and 27
+    for name in ("a", "b"):
+        for epoch in (3, 9):
+            arena.hears(name, epoch, 0.5)
+    assert arena.hears("c", 10, 0.2) == STOP
+    assert arena.scheduler.rungs[3]["c"] == arena.scheduler.rungs[9]["c"] == 0.2
+    assert arena.hears("d", 4, 0.7) == CONTINUE
+    assert arena.scheduler.rungs[3]["d"] == 0.7
+
+
+def test_one_lost_rung_is_enough_to_be_stopped() -> None:
+    arena = Arena(make_config(epochs=30, grace=3, factor=3.0))
+    for name in ("a", "b"):
+        arena.hears(name, 3, 0.5)  # nobody has been at 9 yet: there it would pass
+    assert arena.hears("c", 9, 0.2) == STOP
+
+
+def test_it_compares_the_metric_that_the_search_is_about() -> None:
+    scheduler = SuccessiveHalving(make_config(9, 3, 3.0, "miou_image"), hand_tuned="trial_000")
+    for name, score in (("a", 0.1), ("b", 0.2), ("c", 0.3)):
+        result = {"epoch": 3, "best_miou": 1 - score, "best_miou_image": score, "finished": False}
+        trial = cast(Trial, NamedTrial(name))
+        assert scheduler.on_trial_result(NO_CONTROLLER, trial, result) == CONTINUE
+    assert scheduler.rungs == {3: {"a": 0.1, "b": 0.2, "c": 0.3}}
