@@ -7,8 +7,10 @@ DEMO := demo
 DATA ?= $(DEMO)/sample
 CONFIG ?= configs/demo.yaml
 
-.PHONY: demo test lint clean-demo
+.PHONY: install demo test lint clean-demo
 .DELETE_ON_ERROR:
+
+install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ Tree = dict[str, Any]
 
 
 @pytest.fixture
-def data(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the sample to spoil; commands run in a folder of their own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRASHSEG_CACHE", str(tmp_path / "cache"))
-    return Path(shutil.copytree(sample, tmp_path / "data"))
+    yield Path(shutil.copytree(sample, tmp_path / "data"))
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()  # what a test started; nothing where none did
 
 
 def _files() -> set[str]:
@@ -328,15 +331,10 @@ def test_a_batch_larger_than_the_training_photos_is_refused_before_a_search(data
 
 @pytest.mark.slow
 def test_more_cpus_than_any_machine_has_are_refused(data: Path) -> None:
-    import ray
-
-    try:
-        message = _search("--set", "search.cpus_per_trial=4096")
-        assert message.startswith("search.cpus_per_trial=4096, search.gpus_per_trial=")
-        assert "no node has that many; the largest has" in message
-        assert message.endswith("ask for less")
-    finally:
-        ray.shutdown()
+    message = _search("--set", "search.cpus_per_trial=4096")
+    assert message.startswith("search.cpus_per_trial=4096, search.gpus_per_trial=")
+    assert "no node has that many; the largest has" in message
+    assert message.endswith("ask for less")
 
 
 @pytest.mark.timeout(120)
