@@ -1,6 +1,7 @@
 """Ray: starting or joining a cluster, and dividing what it has among trials."""
 
 import logging
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ def connect(address: str) -> str:
     if ray.is_initialized():
         return str(ray.get_runtime_context().gcs_address)
     try:
+        _knock(address)
         context = ray.init(
             address=address,
             include_dashboard=True if address == "local" else None,
@@ -43,6 +45,16 @@ def connect(address: str) -> str:
             "start one with 'ray start --head' or 'ray up cluster.yaml', or leave --address out"
         ) from None
     return f"http://{context.dashboard_url}" if context.dashboard_url else "not running"
+
+
+def _knock(address: str) -> None:
+    """ConnectionError where nothing listens at HOST:PORT: Ray would try for eight minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(error.strerror or str(error)) from None
 
 
 def divide(settings: SearchSettings, jobs: int) -> TrialResources:

@@ -33,7 +33,7 @@ def run_search(config: SearchConfig) -> tuple[RunFolder, list[Row]]:
     space.check(config.train)
     run = new_run_folder(config)
     dataset, folds = check_data(config)
-    check_model(config)
+    check_model(config, folds)
     dashboard = connect(config.search.address)
     resources = divide(config.search, config.search.trials)
     tracker = Tracker(run, config.search.tracking_uri)
@@ -77,10 +77,14 @@ def check_data(config: SearchConfig) -> tuple[CocoDataset, Folds]:
     return dataset, folds
 
 
-def check_model(config: SearchConfig) -> None:
-    """Build the first trial's network once, so that missing weights are one error, not N trials."""
+def check_model(config: SearchConfig, folds: Folds) -> None:
+    """Build the first trial's network once, so that missing weights are one error, not N trials;
+    the same for a batch that the photos of a fold do not fill."""
     from trashseg.models import build_model
+    from trashseg.train import check_fits
 
+    for fold in range(folds.count):
+        check_fits(config, folds, fold)
     build_model(config.model, classes=2)
 
 

@@ -248,12 +248,12 @@ def test_a_configuration_file_that_cannot_be_read_is_named(
         ("clip_norm: {float: [2, 1]}", "clip_norm: its range [2, 1] is empty: the first must be the"),
         (
             "loss.name: {choice: [cross_entropy, focall]}",
-            "space.yaml: loss.name: unknown value 'focall', did you mean 'focal'?",
+            "loss.name: unknown value 'focall', did you mean 'focal'?",
         ),
         (
             "loss.name: {choice: [cross_entropy, focal]}\n"
             "loss.gamma: {float: [-1, 3], when: {loss.name: [focal]}}",
-            "space.yaml: loss.gamma: input should be greater than or equal to 0, got -1.0",
+            "loss.gamma: input should be greater than or equal to 0, got -1.0",
         ),
         ("{}", "space.yaml: has no parameters: add one"),
     ],

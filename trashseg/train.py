@@ -166,17 +166,9 @@ def build_trainer(
 ) -> Trainer:
     set_threads(resources.cpus)
     make_deterministic(config.seed, resources.device)
-    if config.model.arch == "pan" and config.data.image_size < 128:
-        raise ConfigError(
-            f"data.image_size: {config.data.image_size} is too small for pan: choose 128 or more"
-        )
+    check_fits(config, folds, fold)
     cache = open_cache(dataset, config.data.image_size)
     train_positions, val_positions = folds.split(fold)
-    if len(train_positions) < config.batch_size:
-        raise ConfigError(
-            f"batch_size: {config.batch_size} is more than the {len(train_positions)} training "
-            f"photos of fold {fold}: lower it"
-        )
     on_gpu = resources.device.type == "cuda"
     workers = max(1, resources.cpus - 1) if on_gpu else 0  # on a CPU the network needs them itself
     train_batches = EpochBatches(train_positions, config.batch_size, config.seed, shuffle=True)
@@ -203,6 +195,20 @@ def build_trainer(
         optimizer=optimizer,
         schedule=Schedule(config.schedule, optimizer, config.epochs, len(train_batches)),
     )
+
+
+def check_fits(config: TrainConfig, folds: Folds, fold: int) -> None:
+    """ConfigError where the network or the batch does not fit the photos of `fold`."""
+    if config.model.arch == "pan" and config.data.image_size < 128:
+        raise ConfigError(
+            f"data.image_size: {config.data.image_size} is too small for pan: choose 128 or more"
+        )
+    photos = len(folds.split(fold)[0])
+    if photos < config.batch_size:
+        raise ConfigError(
+            f"batch_size: {config.batch_size} is more than the {photos} training photos of "
+            f"fold {fold}: lower it"
+        )
 
 
 def set_threads(cpus: int) -> None:
