@@ -114,11 +114,13 @@ def retrain(
 ) -> None:
     """Train the best configurations on every fold; what exists is not trained again."""
     with user_errors():
+        from search.report import ensemble_command
         from search.retrain import retrain as run_retrain
         from search.run_folder import open_run_folder
 
-        models = run_retrain(open_run_folder(name, storage), top_k, folds)
-        typer.echo(f"{len(models)} folds are trained; next: launch.py ensemble --name {name}")
+        run = open_run_folder(name, storage)
+        models = run_retrain(run, top_k, folds)
+        typer.echo(f"{len(models)} folds are trained; next: {ensemble_command(run)}")
 
 
 @app.command()

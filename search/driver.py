@@ -131,7 +131,7 @@ def announce(
     display: Display, config: SearchConfig, resources: TrialResources, dashboard: str
 ) -> None:
     gpus = f" and {resources.gpus:g} GPUs" if resources.gpus else ""
-    display.line(f"Ray dashboard  {dashboard}")
+    display.line(f"Ray dashboard  {dashboard} (its token: ray get-auth-token)")
     display.line(f"MLflow         mlflow ui --backend-store-uri {config.search.tracking_uri}")
     display.line(
         f"{config.search.trials} trials of up to {config.epochs} epochs, {resources.concurrent} at a "

@@ -1,6 +1,7 @@
 """Results as tables in the terminal, and what to type next."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -38,7 +39,14 @@ def print_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:
     console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
     console.print(f"leaderboard: {run.leaderboard}", soft_wrap=True)
     if counts["finished"]:
-        console.print(f"next: python launch.py ensemble --name {run.path.name}", soft_wrap=True)
+        console.print(f"next: {ensemble_command(run)}", soft_wrap=True)
+
+
+def ensemble_command(run: RunFolder) -> str:
+    """What to type for the ensemble of `run`, from the current folder."""
+    storage = run.path.parent
+    elsewhere = "" if storage == Path("runs").resolve() else f" --storage {storage}"
+    return f"python launch.py ensemble --name {run.path.name}{elsewhere}"
 
 
 def print_ensemble(run: RunFolder, metrics: Mapping[str, Any]) -> None:
