@@ -132,8 +132,8 @@ def ensemble(
 ) -> None:
     """Average the folds' predictions, refine them, score them; trains what is missing."""
     with user_errors():
+        from search.ensemble import run_ensemble
         from search.report import print_ensemble
-        from search.retrain import run_ensemble
         from search.run_folder import open_run_folder
 
         run = open_run_folder(name, storage)

@@ -1,20 +1,20 @@
-"""The best configurations on every fold, as Ray tasks; then their ensemble."""
+"""The best configurations on every fold, as Ray tasks."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from search.cluster import connect, divide
 from search.display import Display
 from search.run_folder import RunFolder
 from search.tracking import Tracker
-from trashseg.data.coco import CocoDataset, load_coco, load_coco_test
+from trashseg.data.coco import load_coco
 from trashseg.data.folds import read_folds
-from trashseg.ensemble import FoldModel, build_ensemble
+from trashseg.ensemble import FoldModel
 from trashseg.errors import ConfigError, TrashSegError
 from trashseg.member import member_scores, train_member
 from trashseg.train import local_resources
@@ -24,11 +24,11 @@ POLL_SECONDS = 1.0
 
 @dataclass
 class Job:
-    """One fold that is being trained, and how much of its history MLflow has."""
+    """One fold that is being trained, its MLflow run, and how many of its epochs that has."""
 
     model: FoldModel
-    run_id: str
-    logged: int = field(default=0)
+    run_id: str = ""
+    logged: int = 0
 
 
 def retrain(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
@@ -61,9 +61,8 @@ def retrain(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[F
         )
         jobs: dict[Any, Job] = {}
         for model in missing:
-            run_id = _start_fold(tracker, model)
             data_dir, folds_json = config.search.data_dir, str(run.folds_json)
-            jobs[task.remote(model, data_dir, folds_json, resources.cpus)] = Job(model, run_id)
+            jobs[task.remote(model, data_dir, folds_json, resources.cpus)] = Job(model)
         with tracker.closing():
             _follow(jobs, tracker, display)
     return models
@@ -87,18 +86,13 @@ def _train_fold(model: FoldModel, data_dir: str, folds_json: str, cpus: int) -> 
     return train_member(model.config, dataset, folds, model.fold, model.folder, resources)
 
 
-def _start_fold(tracker: Tracker, model: FoldModel) -> str:
-    tags = {"kind": "fold", "candidate": str(model.candidate), "fold": str(model.fold)}
-    name = f"best_{model.candidate}_fold_{model.fold}"
-    return tracker.start(f"fold/{model.name}", name, model.config, tags)
-
-
 def _log_new_epochs(job: Job, tracker: Tracker, display: Display) -> None:
     """The task writes history.jsonl, the driver alone writes to MLflow."""
     history = job.model.folder / "history.jsonl"
-    if not history.is_file():
-        return
-    lines = history.read_text().splitlines()
+    written = history.read_text() if history.is_file() else ""
+    lines = written[: written.rfind("\n") + 1].splitlines()  # not what is half-written
+    if lines:
+        _start(job, tracker)
     for line in lines[job.logged :]:
         metrics = json.loads(line)
         tracker.log_epoch(job.run_id, metrics)
@@ -106,72 +100,37 @@ def _log_new_epochs(job: Job, tracker: Tracker, display: Display) -> None:
     job.logged = len(lines)
 
 
+def _start(job: Job, tracker: Tracker) -> None:
+    """The fold's MLflow run begins with its first epoch, not while it waits for a free worker."""
+    if job.run_id:
+        return
+    model = job.model
+    tags = {"kind": "fold", "candidate": str(model.candidate), "fold": str(model.fold)}
+    name = f"best_{model.candidate}_fold_{model.fold}"
+    job.run_id = tracker.start(f"fold/{model.name}", name, model.config, tags)
+
+
 def _finish(
     reference: Any, job: Job, others: list[Any], tracker: Tracker, display: Display
 ) -> None:
+    _start(job, tracker)
     try:
         scores = ray.get(reference)
-    except RayTaskError as error:
+    except RayError as error:
         for other in others:
             ray.cancel(other)
+        cause = error.cause if isinstance(error, RayTaskError) else error
         tracker.log_text(job.run_id, str(error), "traceback.txt")
-        tracker.end(job.run_id, "failed", str(error.cause)[:300])
-        if isinstance(error.cause, TrashSegError):
-            raise error.cause from None
-        raise
-    _log_new_epochs(job, tracker, display)
+        tracker.end(job.run_id, "failed", str(cause)[:300])
+        if isinstance(cause, TrashSegError):
+            raise cause from None
+        problem = f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}"
+        raise TrashSegError(
+            f"fold {job.model.name}: {problem}: see "
+            "traceback.txt of its MLflow run; the same command goes on with what is missing"
+        ) from error
     tracker.log_scores(job.run_id, scores, prefix="final/")
     tracker.log_files(job.run_id, job.model.folder / "pictures", "pictures")
     tracker.end(job.run_id, "finished")
     display.line(f"fold {job.model.name} finished, miou {scores['miou']:.4f}")
     display.advance()
-
-
-# --- the ensemble ------------------------------------------------------------------------------
-
-
-def run_ensemble(run: RunFolder, top_k: int, test: Path | None) -> dict[str, Any]:
-    """Retrain what is missing, vote, score, choose, log; returns the ensemble's metrics."""
-    config = run.config
-    test_dataset = load_coco_test(test) if test else None
-    dataset = run.dataset()
-    check_test(dataset, test_dataset)
-    models = retrain(run, top_k)
-    tracker = Tracker(run, config.search.tracking_uri)
-    run_id = tracker.start("ensemble", "ensemble", None, {"kind": "ensemble"})
-    photos = len(dataset.photos) + len(test_dataset.photos if test_dataset else ())
-    title = f"{config.search.name} ensemble"
-    with Display(title, photos, "photos") as display, tracker.closing():
-        display.line(f"{len(models)} models vote, the CRF refines")
-        metrics = build_ensemble(
-            models,
-            dataset,
-            run.folds(dataset),
-            run.ensemble,
-            config.crf,
-            config.metric,
-            local_resources(),
-            test_dataset,
-            on_photo=display.advance,
-        )
-    log_ensemble(tracker, run_id, run, metrics)
-    return metrics
-
-
-def check_test(dataset: CocoDataset, test: CocoDataset | None) -> None:
-    if test is not None and test.classes != dataset.classes:
-        raise ConfigError(
-            f"{test.root}: its classes are {', '.join(test.classes)}; the run's are "
-            f"{', '.join(dataset.classes)}: give a test folder with the same ones"
-        )
-
-
-def log_ensemble(tracker: Tracker, run_id: str, run: RunFolder, metrics: dict[str, Any]) -> None:
-    for split in ("oof", "test"):
-        for kind, scores in (metrics[split] or {}).items():
-            tracker.log_scores(run_id, scores, prefix=f"{split}/{kind}/")
-    tracker.log_file(run_id, run.ensemble / "metrics.json")
-    tracker.log_file(run_id, run.ensemble / "manifest.yaml")
-    tracker.log_file(run_id, run.search_yaml)
-    tracker.log_confusion(run_id, run.ensemble / "confusion.csv")
-    tracker.end(run_id, "finished", metrics["chosen"])

@@ -79,6 +79,11 @@ def _keep_three(tree: Tree) -> None:
     tree["annotations"] = [a for a in tree["annotations"] if a["image_id"] < 3]
 
 
+def _rename_photo_7_to_6_png(folder: Path) -> None:
+    (folder / "photos/000007.jpg").rename(folder / "photos/000006.png")
+    _edit(lambda tree: tree["images"][7].update(file_name="photos/000006.png"))(folder)
+
+
 def _give_photo_7_the_id_6(tree: Tree) -> None:
     tree["images"][7]["id"] = 6
     for annotation in tree["annotations"]:
@@ -151,6 +156,11 @@ BAD_DATA: dict[str, tuple[Callable[[Path], object], str]] = {
     "a photo twice": (
         _edit(lambda tree: tree["images"][7].update(file_name="photos/000006.jpg")),
         "train_all.json: photo photos/000006.jpg (id 7) is listed twice: keep one entry",
+    ),
+    "two photos with one mask": (
+        _rename_photo_7_to_6_png,
+        "train_all.json: photo photos/000006.png differs from another only in its suffix, their "
+        "masks would have one name: rename it",
     ),
     "an id is text": (
         _edit(lambda tree: tree["images"][1].update(id="one")),

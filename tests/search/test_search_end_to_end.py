@@ -22,8 +22,9 @@ from optuna.trial import TrialState
 
 from search.config import SearchConfig
 from search.driver import run_search
+from search.ensemble import run_ensemble
 from search.results import Row
-from search.retrain import retrain, run_ensemble
+from search.retrain import retrain
 from search.run_folder import RunFolder
 from trashseg.config_file import load_train_config
 from trashseg.errors import ConfigError

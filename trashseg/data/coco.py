@@ -185,13 +185,21 @@ def _photos(
 def _refuse_repeats(file: Path, photos: Iterable[Photo]) -> None:
     ids: set[int] = set()
     names: set[str] = set()
+    masks: set[Path] = set()
     for photo in photos:
         if photo.id in ids or photo.file_name in names:
             raise DataError(
                 f"{file}: photo {photo.file_name} (id {photo.id}) is listed twice: keep one entry"
             )
+        mask = Path(photo.file_name).with_suffix("")
+        if mask in masks:
+            raise DataError(
+                f"{file}: photo {photo.file_name} differs from another only in its suffix, their "
+                "masks would have one name: rename it"
+            )
         ids.add(photo.id)
         names.add(photo.file_name)
+        masks.add(mask)
 
 
 # --- pixels ------------------------------------------------------------------------------------
