@@ -24,6 +24,17 @@ from torch.optim import Optimizer
 from trashseg.errors import CheckpointError
 from trashseg.optim import Schedule
 
+UNREADABLE = (  # what torch and safetensors raise on a file that is not whole, or not theirs
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -84,16 +95,7 @@ def load_checkpoint(
         progress = Progress(**json.loads((path / "progress.json").read_text()))
         state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
         best = load_file(path / "best.safetensors")
-    except (
-        OSError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        SafetensorError,
-        pickle.UnpicklingError,
-    ) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"{path}: is damaged ({error}): delete it to start over") from None
     if progress.identity != identity:
         raise CheckpointError(

@@ -1,6 +1,5 @@
 """Networks: any smp decoder on any smp or timm encoder, and where the encoder's weights come from."""
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from trashseg.checkpoint import UNREADABLE
 from trashseg.config import ModelConfig
 from trashseg.config_file import nearest
 from trashseg.errors import ConfigError, WeightsError
@@ -137,14 +136,5 @@ def read_state(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (
-        OSError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        SafetensorError,
-        pickle.UnpicklingError,
-    ) as error:
+    except UNREADABLE as error:
         raise WeightsError(f"{path}: cannot be read as weights ({error}): save it again") from None
