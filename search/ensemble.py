@@ -21,10 +21,10 @@ def run_ensemble(run: RunFolder, top_k: int, test: Path | None) -> dict[str, Any
     check_test(dataset, test_dataset)
     models = retrain(run, top_k)
     tracker = Tracker(run, config.search.tracking_uri)
-    run_id = tracker.start("ensemble", "ensemble", None, {"kind": "ensemble"})
     photos = len(dataset.photos) + len(test_dataset.photos if test_dataset else ())
     title = f"{config.search.name} ensemble"
     with Display(title, photos, "photos") as display, tracker.closing():
+        run_id = tracker.start("ensemble", "ensemble", None, {"kind": "ensemble"})
         display.line(f"{len(models)} models vote, the CRF refines")
         metrics = build_ensemble(
             models,
@@ -37,7 +37,7 @@ def run_ensemble(run: RunFolder, top_k: int, test: Path | None) -> dict[str, Any
             test_dataset,
             on_photo=display.advance,
         )
-    log_ensemble(tracker, run_id, run, metrics)
+        log_ensemble(tracker, run_id, run, metrics)
     return metrics
 
 
