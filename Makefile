@@ -7,7 +7,7 @@ DEMO := demo
 DATA ?= $(DEMO)/sample
 CONFIG ?= configs/demo.yaml
 
-.PHONY: install demo test lint clean-demo
+.PHONY: install demo test faults lint clean-demo
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -45,6 +45,10 @@ clean-demo:
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 	$(BIN)/python -m pytest -m slow
+
+# searches that are killed at random moments and taken up again: about half an hour
+faults: .venv/installed
+	$(BIN)/python -m tests.faults.campaign
 
 lint: .venv/installed
 	$(BIN)/ruff check .

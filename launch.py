@@ -78,6 +78,10 @@ def search(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store or server.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the proposals.")] = None,
     storage: Annotated[Path | None, typer.Option(help="Folder in which runs are kept.")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run of that name; --trials may be more."),
+    ] = False,
 ) -> None:
     """Search: try configurations, stop weak ones early, rank them."""
     given = {
@@ -95,12 +99,36 @@ def search(
     with user_errors():
         from search.config import load_search_config
 
+        if resume and config is None:
+            config = _kept_config(name, storage)
         resolved = load_search_config(config, [*overrides, *(set_ or [])])
         from search.driver import run_search
         from search.report import print_leaderboard
 
-        run, rows = run_search(resolved)
+        run, rows = run_search(resolved, resume=resume)
         print_leaderboard(run, rows)
+
+
+def _kept_config(name: str | None, storage: Path | None) -> Path:
+    """The settings that the run was started with."""
+    from search.run_folder import open_run_folder
+    from trashseg.errors import ConfigError
+
+    if name is None:
+        raise ConfigError("--resume: of which run? add --name")
+    return open_run_folder(name, storage or Path("runs")).search_yaml
+
+
+@app.command()
+def status(name: Name, storage: Storage = Path("runs")) -> None:
+    """How a search is doing: trials, rungs, epochs an hour, time to go; from any terminal."""
+    with user_errors():
+        from search.report import print_status
+        from search.run_folder import open_run_folder
+        from search.status import read_status
+
+        run = open_run_folder(name, storage)
+        print_status(run, read_status(run))
 
 
 @app.command()
@@ -156,8 +184,8 @@ def train(
         from search.display import print_scores
         from trashseg.data.coco import load_coco
         from trashseg.data.folds import make_folds
+        from trashseg.device import local_resources
         from trashseg.member import train_member
-        from trashseg.train import local_resources
 
         dataset = load_coco(data)
         folds = make_folds(dataset, resolved.data)
@@ -176,10 +204,10 @@ def predict(
     """Masks, overlays, COCO results and submission.csv for a folder of photos."""
     with user_errors():
         from search.display import Display
+        from trashseg.device import local_resources
         from trashseg.ensemble import load_ensemble
         from trashseg.predict import find_photos
         from trashseg.predict import predict as run_predict
-        from trashseg.train import local_resources
 
         loaded = load_ensemble(model, local_resources())
         with Display("predict", len(find_photos(images)), "photos") as display:
@@ -197,8 +225,8 @@ def evaluate(
         from search.display import Display, print_scores
         from trashseg.data.cache import dataset_key
         from trashseg.data.coco import load_coco_test
+        from trashseg.device import local_resources
         from trashseg.ensemble import evaluate_ensemble, load_ensemble
-        from trashseg.train import local_resources
 
         loaded = load_ensemble(model, local_resources())
         dataset = load_coco_test(data)

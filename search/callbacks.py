@@ -1,7 +1,7 @@
 """Ray Tune's events, handed to MLflow and to the terminal."""
 
 import re
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,87 +10,115 @@ from ray.tune.experiment import Trial
 
 from search.config import SearchConfig
 from search.display import Display
+from search.ledger import HAND_TUNED, NAME, STATES, Ledger
+from search.patience import TimeBudget, wait_for_room
+from search.resume import drop_weights
+from search.run_folder import RunFolder
 from search.space import Space
+from search.status import new_pace
 from search.tracking import Tracker
+from trashseg.checkpoint import latest_checkpoint
 
 
 class SearchCallback(Callback):
-    """Logs every trial to its own MLflow run and to the display, then drops its weights.
+    """Logs every trial to its own MLflow run and to the display, and drops its weights at its end.
 
-    Winners are trained again on every fold, so the weights of a trial serve only to go on after a
-    crash; Tune itself always keeps at least one checkpoint (ray issue 30506).
+    What was logged before is not logged again: a trial that was taken up again repeats its last epoch.
     """
 
     def __init__(
         self,
+        run: RunFolder,
         config: SearchConfig,
         space: Space,
-        hand_tuned: str,
+        ledger: Ledger,
         tracker: Tracker,
         display: Display,
+        budget: TimeBudget,
     ) -> None:
-        self._config, self._space, self._hand_tuned = config, space, hand_tuned
-        self._tracker, self._display = tracker, display
-        self._runs: dict[str, str] = {}  # MLflow run of each trial
+        self._run, self._config, self._space, self._ledger = run, config, space, ledger
+        self._tracker, self._display, self._budget = tracker, display, budget
+        self._pace = new_pace()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks to disk; a terminal and a database cannot go there."""
         return {}
 
+    def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        """Here, because workers that wait for room send no results to react to."""
+        folder, min_free_gb = self._run.path, self._config.search.min_free_gb
+        wait_for_room(folder, min_free_gb, say=self._display.line)
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        name = str(trial)
-        self._runs[trial.trial_id] = self._tracker.start(
+        self._start(str(trial))
+        self._display.trial_started(str(trial), trial.config)
+
+    def _start(self, name: str) -> None:
+        self._tracker.start(
             f"trial/{name}",
             name,
-            self._space.apply(self._config.train, trial.config),
+            self._space.apply(self._config.train, self._ledger.points[name]),
             {
                 "kind": "trial",
-                "hand_tuned": str(name == self._hand_tuned).lower(),
-                "fold": str(self._config.search.fold),
+                "hand_tuned": str(name == HAND_TUNED).lower(),
+                "folds": ",".join(map(str, self._config.search.folds)),
             },
         )
-        self._display.trial_started(name, trial.config)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        numbers = {key: result[key] for key in result if key in REPORTED or key.startswith("iou")}
-        self._tracker.log_epoch(self._runs[trial.trial_id], numbers)
+        if "error" in result:
+            return
+        numbers = {key: result[key] for key in result if REPORTED.fullmatch(key)}
+        self._tracker.log_epoch(f"trial/{trial}", numbers)
+        self._budget.saw_epoch(result["seconds"])
+        self._pace.epoch(self._run.pace_json)
         self._display.epoch(str(trial), result["epoch"], result[self._config.score_key])
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
-    ) -> None:
-        result = trial.last_result or {}
-        finished = bool(result.get("finished"))
-        state, detail = (
-            ("finished", "") if finished else ("pruned", f"at epoch {result.get('epoch')}")
-        )
-        self._close(trial, state, detail)
-        self._display.trial_ended(str(trial), state, detail, result.get(self._config.score_key))
-
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        if trial.trial_id not in self._runs:  # its worker never came up: Tune told of no start
-            self.on_trial_start(iteration, trials, trial)
-        # trial.get_error() looks where the file is copied to later
-        traceback = Path(trial.error_file).read_text() if trial.error_file else "unknown error"
-        traceback = ANSI_COLOUR.sub("", traceback)
-        self._tracker.log_text(self._runs[trial.trial_id], traceback, "traceback.txt")
-        last_line = [line for line in traceback.strip().splitlines() if line.strip()][-1].strip()
-        self._close(trial, "failed", last_line[:300])
-        self._display.trial_ended(str(trial), "failed", last_line, None)
+        """Tune gave the trial up, because its worker never came up or was lost too often."""
+        if trial.error_file:
+            text = ANSI_COLOUR.sub("", Path(trial.error_file).read_text())
+            self._tracker.log_text(f"trial/{trial}", text, "traceback.txt")
 
-    def _close(self, trial: Trial, state: str, detail: str) -> None:
-        run_id = self._runs[trial.trial_id]
-        if trial.checkpoint:
-            folder = Path(trial.checkpoint.path)
-            self._tracker.log_files(run_id, folder / "pictures", "pictures")
-            shutil.rmtree(folder, ignore_errors=True)
-        self._tracker.end(run_id, state, detail)
+    def trial_ended(self, name: str, state: str, facts: Mapping[str, Any]) -> None:
+        """The ledger has it: close its MLflow run, drop its weights."""
+        if not self._tracker.has_started(f"trial/{name}"):
+            self._start(name)  # its worker never came up: Tune told of no start
+        detail = {"pruned": f"at epoch {facts.get('epoch')}", "failed": facts.get("error", "")}.get(
+            state, ""
+        )
+        self._close(name, state, detail, facts.get("traceback", ""))
+        self._display.trial_ended(name, state, detail, facts.get(self._config.score_key))
+
+    def catch_up(self) -> None:
+        """Close what had ended, but not here, when the last command was killed."""
+        for trial in self._ledger.trials:
+            name = trial.user_attrs[NAME]
+            if trial.state not in STATES:
+                continue
+            if not self._tracker.has_ended(f"trial/{name}"):
+                self.trial_ended(name, STATES[trial.state], trial.user_attrs)
+            else:
+                self._display.advance()
+            drop_weights(self._run, name)
+
+    def _close(self, name: str, state: str, detail: str, traceback: str) -> None:
+        what = f"trial/{name}"
+        checkpoint = latest_checkpoint(
+            self._run.trial(name) / f"fold_{self._config.search.folds[0]}"
+        )
+        if checkpoint:
+            self._tracker.log_files(what, checkpoint / "pictures", "pictures")
+        if traceback:
+            self._tracker.log_text(what, traceback, "traceback.txt")
+        self._tracker.end(what, state, detail)
+        drop_weights(self._run, name)
 
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-REPORTED = {
-    "epoch", "loss", "val_loss", "miou", "miou_image", "pixel_accuracy", "best_epoch", "best_miou",
-    "best_miou_image", "lr_encoder", "lr_decoder", "seconds",
-}  # fmt: skip
+REPORTED = re.compile(  # of a trial's result, in which Tune puts much of its own
+    r"epoch|loss|val_loss|pixel_accuracy|best_epoch|best_miou(_image)?|lr_(en|de)coder|seconds"
+    r"|micro_batch|iou|((fold_\d+_)?miou(_image)?(_std)?)"
+)

@@ -11,6 +11,7 @@ from trashseg.config import CrfConfig, Section, TrainConfig
 from trashseg.config_file import merge, parse_overrides, read_yaml, validate
 
 SQLITE = "sqlite:///"
+DURATION = re.compile(r"\d+(\.\d+)?[smh]")
 
 
 class SearchSettings(Section):
@@ -27,8 +28,8 @@ class SearchSettings(Section):
     """Which search space: a file in configs/spaces, by name, or a path."""
     trials: PositiveInt = 20
     """Configurations that are tried; the first is the hand-tuned one that the file states."""
-    fold: Annotated[int, Field(ge=0)] = 0
-    """Fold that the trials are validated on."""
+    folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    """Folds that each trial trains in lockstep; what is compared is the mean over them."""
     seed: int = 0
     """Seeds the proposals."""
     startup_trials: PositiveInt = 10
@@ -41,8 +42,13 @@ class SearchSettings(Section):
     """GPUs of one trial; `auto`: one where there are GPUs, else none."""
     cpus_per_trial: Literal["auto"] | PositiveInt = "auto"
     """CPUs of one trial; `auto`: the CPUs divided by the trials that run at once."""
-    max_failures: Annotated[int, Field(ge=0)] = 1
-    """How often a trial that crashed is started again from its last epoch."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often a trial that crashed is started again from its last epoch; a lost node is no crash."""
+    time_budget: str | None = None
+    """Finish by then, from the start of the command: 90s, 45m, 8h; no trial is proposed that might
+    not end in time. null: no limit."""
+    min_free_gb: Annotated[float, Field(ge=0.0)] = 1.0
+    """The search pauses while the disk of `storage` has less than this free."""
     address: str = "local"
     """Ray cluster: `local` starts one on this machine, `auto` or an address joins one."""
 
@@ -57,6 +63,27 @@ class SearchSettings(Section):
         if not value.startswith(SQLITE):
             return value
         return SQLITE + str(Path(value.removeprefix(SQLITE)).resolve())
+
+    @field_validator("folds")
+    @classmethod
+    def _each_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("name each fold once")
+        return value
+
+    @field_validator("time_budget")
+    @classmethod
+    def _is_a_duration(cls, value: str | None) -> str | None:
+        if value is not None and not DURATION.fullmatch(value):
+            raise ValueError("use a number and s, m or h, such as 90m or 8h")
+        return value
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """`time_budget` in seconds."""
+        if self.time_budget is None:
+            return None
+        return float(self.time_budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.time_budget[-1]]
 
     @field_validator("name")
     @classmethod
@@ -79,11 +106,12 @@ class SearchConfig(TrainConfig):
                 f"search.grace_period ({self.search.grace_period}) is longer than a trial "
                 f"(epochs: {self.epochs}); lower it or raise epochs"
             )
-        if self.search.fold >= self.data.folds:
-            raise ValueError(
-                f"search.fold ({self.search.fold}) does not exist: there are folds 0 to "
-                f"{self.data.folds - 1}"
-            )
+        for fold in self.search.folds:
+            if fold >= self.data.folds:
+                raise ValueError(
+                    f"search.folds ({fold}) does not exist: there are folds 0 to "
+                    f"{self.data.folds - 1}"
+                )
         return self
 
     @property

@@ -1,6 +1,8 @@
 """A search from its configuration to its leaderboard. Read it top to bottom."""
 
 import os
+import tempfile
+import uuid
 from pathlib import Path
 
 from ray import tune
@@ -9,126 +11,170 @@ from search.callbacks import SearchCallback
 from search.cluster import TrialResources, connect, divide
 from search.config import SearchConfig
 from search.display import Display
+from search.ledger import Ledger
+from search.patience import TimeBudget, TooManyFailures
 from search.results import Row, summary, write_results
-from search.run_folder import RunFolder, new_run_folder
+from search.resume import check_same_search, check_trials
+from search.run_folder import RunFolder, new_run_folder, open_run_folder
 from search.scheduler import SuccessiveHalving
-from search.searcher import OptunaSearcher, open_study
-from search.space import Space, load_space
-from search.tracking import Tracker
-from search.trainable import run_trial
+from search.searcher import OptunaSearcher
+from search.space import load_space
+from search.tracking import Tracker, check_store
+from search.trainable import TrialSetting, run_trial
 from trashseg.data.cache import open_cache
 from trashseg.data.coco import CocoDataset, load_coco
 from trashseg.data.folds import Folds, make_folds
 from trashseg.errors import TrashSegError
 
+LOST_NODES = (
+    100  # how often Tune starts a trial again; which of its failures count, the trial knows
+)
 
-def run_search(config: SearchConfig) -> tuple[RunFolder, list[Row]]:
-    """Run all trials; returns the run's folder and its leaderboard.
 
-    Everything that can be wrong with the input is found before the run's folder is made. Raises
-    TrashSegError for that; a trial that fails is a row of the leaderboard.
+def run_search(config: SearchConfig, *, resume: bool = False) -> tuple[RunFolder, list[Row]]:
+    """Run all trials, or those that are missing; returns the run's folder and its leaderboard.
+
+    Everything that can be wrong with the input is found before the run's folder is made or changed.
+    Raises TrashSegError for that, and KeyboardInterrupt where the search was stopped; a trial that
+    fails is a row of the leaderboard.
     """
     space = load_space(config.search.space)
-    first = space.point_of(config.train)
+    space.point_of(config.train)
     space.check(config.train)
-    run = new_run_folder(config)
-    dataset, folds = check_data(config)
-    check_model(config, folds)
+    run = the_run(config, resume)
+    dataset = load_coco(Path(config.search.data_dir))
+    if resume:
+        check_same_search(run, config, space, dataset)
+    folds = run.folds(dataset) if resume else make_folds(dataset, config.data)
+    check_training(config, dataset, folds)
     dashboard = connect(config.search.address)
     resources = divide(config.search, config.search.trials)
-    tracker = Tracker(run, config.search.tracking_uri)
-    run.create(config, space, dataset, folds)
-    parent = tracker.start("parent", config.search.name, config.train, {"kind": "search"})
-    with tracker.closing():
-        study = open_study(run.study_db, config)
-        with Display(config.search.name, config.search.trials, "trials") as display:
-            announce(display, config, resources, dashboard)
-            searcher = OptunaSearcher(study, space, first, config.score_key)
-            callback = SearchCallback(config, space, searcher.hand_tuned, tracker, display)
-            build_tuner(run, config, space, resources, searcher, callback).fit()
-        rows = write_results(run, study, config, space)
-        tracker.log_file(parent, run.leaderboard)
-        tracker.log_scores(parent, summary(rows))
-        check_outcome(run, config, rows)
-    tracker.end(parent, "finished")
-    return run, rows
+    check_store(config.search.tracking_uri)
+    with run.locked():
+        if not resume:
+            run.create(config, space, dataset, folds)
+        return run, run_trials(run, config, resources, dashboard)
 
 
-def check_outcome(run: RunFolder, config: SearchConfig, rows: list[Row]) -> None:
-    """KeyboardInterrupt if the search was stopped, TrashSegError if no trial finished."""
-    finished = sum(row.state == "finished" for row in rows)
-    if len(rows) < config.search.trials:
-        raise KeyboardInterrupt(
-            f"{len(rows)} of {config.search.trials} trials ended, {finished} of them finished; "
-            f"see {run.leaderboard}"
-        )
-    if not finished:
-        raise TrashSegError(
-            f"{run.path}: no trial finished; the reason of each is in MLflow and in the trial's "
-            f"error.txt under {run.tune}: mend it and search again under another --name"
-        )
+def the_run(config: SearchConfig, resume: bool) -> RunFolder:
+    if resume:
+        return open_run_folder(config.search.name, Path(config.search.storage))
+    return new_run_folder(config)
 
 
-def check_data(config: SearchConfig) -> tuple[CocoDataset, Folds]:
-    """Read and decode everything once, so that no trial meets a bad photo."""
-    dataset = load_coco(Path(config.search.data_dir))
-    folds = make_folds(dataset, config.data)
-    open_cache(dataset, config.data.image_size)
-    return dataset, folds
+def run_trials(
+    run: RunFolder, config: SearchConfig, resources: TrialResources, dashboard: str
+) -> list[Row]:
+    """Let Ray Tune run what the ledger lacks, write the results, close the books."""
+    space = run.space
+    ledger = Ledger(run.study_db, config, space)
+    check_trials(ledger, config, run)
+    run.keep(config)
+    budget, failures = TimeBudget(config.search.budget_seconds, config.epochs), TooManyFailures()
+    with (
+        Display(config.search.name, config.search.trials, "trials") as display,
+        Tracker(run, config.search.tracking_uri, warn=display.line).closing() as tracker,
+    ):
+        tracker.start("parent", config.search.name, config.train, {"kind": "search"})
+        announce(display, config, resources, dashboard, ledger)
+        callback = SearchCallback(run, config, space, ledger, tracker, display, budget)
+        callback.catch_up()
+        scheduler = SuccessiveHalving(config, ledger)
+        searcher = OptunaSearcher(
+            ledger, config.search.trials, scheduler.stopped, budget.allows_a_trial,
+            on_end=[callback.trial_ended, failures.trial_ended],
+        )  # fmt: skip
+        setting = TrialSetting(run, config, space, uuid.uuid4().hex, resources.cpus, 1.0)
+        if searcher.to_hand_out:
+            fit(setting, resources, searcher, scheduler, callback, failures)
+        rows = write_results(run, ledger.trials, config, space)
+        tracker.log_file("parent", run.leaderboard)
+        tracker.log_scores("parent", summary(rows))
+        check_outcome(run, config, rows, failures, budget)
+        tracker.end("parent", "finished")
+    return rows
 
 
-def check_model(config: SearchConfig, folds: Folds) -> None:
-    """Build the first trial's network once, so that missing weights are one error, not N trials;
-    the same for a batch that the photos of a fold do not fill."""
+def fit(
+    setting: TrialSetting,
+    resources: TrialResources,
+    searcher: OptunaSearcher,
+    scheduler: SuccessiveHalving,
+    callback: SearchCallback,
+    failures: TooManyFailures,
+) -> None:
+    """Tune's own files are scratch: what it knows is in the ledger, checkpoints are in the run."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # MLflow has it all
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the display is ours
+    with tempfile.TemporaryDirectory(prefix="trashseg-tune-") as scratch:
+        tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(run_trial, setting=setting), resources.request
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=searcher.to_hand_out,
+                max_concurrent_trials=resources.concurrent,
+                reuse_actors=True,
+                trial_name_creator=searcher.trial_name,
+                trial_dirname_creator=searcher.trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                failure_config=tune.FailureConfig(max_failures=LOST_NODES),
+                callbacks=[callback],
+                stop=failures,
+                verbose=0,
+            ),
+        ).fit()
+
+
+def check_training(config: SearchConfig, dataset: CocoDataset, folds: Folds) -> None:
+    """Decode every photo and build the first trial's network once, so that a bad photo or missing
+    weights are one error, not N trials; the same for a batch that the photos of a fold do not fill."""
     from trashseg.models import build_model
     from trashseg.train import check_fits
 
+    open_cache(dataset, config.data.image_size)
     for fold in range(folds.count):
         check_fits(config, folds, fold)
     build_model(config.model, classes=2)
 
 
-def build_tuner(
+def check_outcome(
     run: RunFolder,
     config: SearchConfig,
-    space: Space,
-    resources: TrialResources,
-    searcher: OptunaSearcher,
-    callback: SearchCallback,
-) -> tune.Tuner:
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # MLflow has it all
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the display is ours
-    trainable = tune.with_parameters(
-        run_trial,
-        config=config,
-        space=space,
-        folds_file=str(run.folds_json),
-        cpus=resources.cpus,
-    )
-    return tune.Tuner(
-        tune.with_resources(trainable, resources.request),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=SuccessiveHalving(config, hand_tuned=searcher.hand_tuned),
-            num_samples=config.search.trials,
-            max_concurrent_trials=resources.concurrent,
-            reuse_actors=True,
-            trial_name_creator=searcher.trial_name,
-            trial_dirname_creator=searcher.trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name=run.tune.name,
-            storage_path=str(run.path),
-            failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-            callbacks=[callback],
-            verbose=0,
-        ),
-    )
+    rows: list[Row],
+    failures: TooManyFailures,
+    budget: TimeBudget,
+) -> None:
+    """TrashSegError if the search gave up or nothing finished, KeyboardInterrupt if it was stopped."""
+    if failures.stop_all():
+        raise TrashSegError(
+            f"{run.path}: ended early, {failures.verdict}: mend that and search under another --name, "
+            "or add --resume to go on regardless"
+        )
+    finished = sum(row.state == "finished" for row in rows)
+    if len(rows) < config.search.trials and not budget.spent:
+        raise KeyboardInterrupt(
+            f"{len(rows)} of {config.search.trials} trials ended, {finished} of them finished; "
+            f"see {run.leaderboard}; --resume goes on"
+        )
+    if not finished:
+        raise TrashSegError(
+            f"{run.path}: no trial finished; the reason of each is in its MLflow run: mend it and "
+            "search again under another --name"
+        )
 
 
 def announce(
-    display: Display, config: SearchConfig, resources: TrialResources, dashboard: str
+    display: Display,
+    config: SearchConfig,
+    resources: TrialResources,
+    dashboard: str,
+    ledger: Ledger,
 ) -> None:
     gpus = f" and {resources.gpus:g} GPUs" if resources.gpus else ""
     display.line(f"Ray dashboard  {dashboard} (its token: ray get-auth-token)")
@@ -137,3 +183,10 @@ def announce(
         f"{config.search.trials} trials of up to {config.epochs} epochs, {resources.concurrent} at a "
         f"time, each with {resources.cpus} CPUs{gpus}"
     )
+    if ledger.proposed:
+        running = ", ".join(
+            f"{name} after epoch {max(trial.scores, default=0)}"
+            for name, trial in ledger.open.items()
+        )
+        ended = ledger.proposed - len(ledger.open)
+        display.line(f"resumed: {ended} trials have ended; go on: {running or 'none'}")

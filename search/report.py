@@ -1,5 +1,6 @@
 """Results as tables in the terminal, and what to type next."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,49 @@ from rich.table import Table
 from search.display import number, print_scores, wide_console
 from search.results import Row
 from search.run_folder import RunFolder
+from search.status import Status
 
 SHOWN_ROWS = 10
 FEW_PARAMETERS = ("loss.name", "optim.name", "schedule.name", "model.arch", "model.encoder",
                   "optim.decoder_lr", "optim.encoder_lr")  # fmt: skip
+
+
+def print_status(run: RunFolder, status: Status) -> None:
+    """Whether it runs, trials by state, rungs, the best so far, how fast and how long."""
+    console = wide_console()
+    console.print(f"{run.path.name}: {activity(status)}", soft_wrap=True)
+    console.print(", ".join(f"{count} {state}" for state, count in status.counts.items()))
+    rungs = Table("rung (epoch)", "arrived", "went on", f"best {run.config.metric}")
+    for rung in status.rungs:
+        cells = (rung.epoch, rung.arrived, rung.went_on, rung.best)
+        rungs.add_row(*map(number, cells))
+    trials = Table("running", "epoch", f"best {run.config.metric}")
+    for trial in status.running:
+        trials.add_row(trial.name, str(trial.epoch), number(trial.score))
+    for table in (rungs, trials):
+        if table.row_count:
+            console.print(table)
+    if status.best:
+        name, score = status.best
+        console.print(
+            f"best so far: {name} {number(score)}, hand-tuned {number(status.hand_tuned)}"
+        )
+
+
+def activity(status: Status) -> str:
+    """Running or not, how fast, how long to go."""
+    pace, hours = status.pace, status.hours_left
+    speed = f", {pace.per_hour:.0f} epochs an hour" if pace and pace.epochs else ""
+    if status.active:
+        return f"running{speed}" + (f", about {duration(hours)} to go" if hours else "")
+    if status.counts["running"] or status.counts["to come"]:
+        return "not running; add --resume to its command and it goes on"
+    return f"ended{speed}"
+
+
+def duration(hours: float) -> str:
+    minutes = math.ceil(hours * 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
 def print_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:

@@ -6,20 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from search.config import SearchConfig
+from search.ledger import NAME, STATES, read_trials
 from search.run_folder import RunFolder
 from search.space import Point, Space
+from trashseg.config import TrainConfig
 from trashseg.config_file import write_yaml
+from trashseg.errors import ConfigError
 from trashseg.files import write_text
-
-STATES = {
-    TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ def leaderboard(trials: Sequence[FrozenTrial], metric: str) -> list[Row]:
 def _row(trial: FrozenTrial) -> Row:
     attributes = trial.user_attrs
     return Row(
-        trial_id=attributes.get("trial_id", str(trial.number)),
+        trial_id=attributes[NAME],
         state=STATES[trial.state],
         epochs=int(attributes.get("epoch", max(trial.intermediate_values, default=0))),
         miou=attributes.get("best_miou"),
@@ -63,19 +59,33 @@ def _row(trial: FrozenTrial) -> Row:
 
 
 def write_results(
-    run: RunFolder, study: optuna.Study, config: SearchConfig, space: Space
+    run: RunFolder, trials: Sequence[FrozenTrial], config: SearchConfig, space: Space
 ) -> list[Row]:
     """leaderboard.csv, and best/RANK.yaml for every finished trial; returns the rows."""
-    rows = leaderboard(study.get_trials(deepcopy=False), config.metric)
+    rows = leaderboard(trials, config.metric)
     write_text(run.leaderboard, to_csv(rows, space))
     for rank, row in enumerate(row for row in rows if row.state == "finished"):
         write_yaml(run.best(rank), space.apply(config.train, row.point).model_dump(mode="json"))
     return rows
 
 
+def best_trials(run: RunFolder, top_k: int) -> list[tuple[str, TrainConfig]]:
+    """Name and configuration of the `top_k` best finished trials; ConfigError where there are fewer."""
+    config, space = run.config, run.space
+    rows = leaderboard(read_trials(run.study_db, config.search.name), config.metric)
+    finished = [row for row in rows if row.state == "finished"]
+    if len(finished) < top_k:
+        raise ConfigError(
+            f"{run.path}: has {len(finished)} finished trials, --top-k is {top_k}: lower it"
+        )
+    return [(row.trial_id, space.apply(config.train, row.point)) for row in finished[:top_k]]
+
+
 def summary(rows: Sequence[Row]) -> dict[str, float]:
     """Counts by state, and the scores of the best and of the hand-tuned trial, as far as there are."""
-    numbers = {state: float(sum(row.state == state for row in rows)) for state in STATES.values()}
+    numbers: dict[str, float] = {
+        state: float(sum(row.state == state for row in rows)) for state in STATES.values()
+    }
     shown = {"best": rows[:1], "hand_tuned": [row for row in rows if row.hand_tuned]}
     for name, trials in shown.items():
         for row in trials:

@@ -8,64 +8,105 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from search.cluster import connect, divide
+from search.cluster import TrialResources, connect, divide
+from search.config import SearchConfig
 from search.display import Display
+from search.results import best_trials
 from search.run_folder import RunFolder
 from search.tracking import Tracker
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import read_folds
+from trashseg.device import local_resources
 from trashseg.ensemble import FoldModel
 from trashseg.errors import ConfigError, TrashSegError
 from trashseg.member import member_scores, train_member
-from trashseg.train import local_resources
 
 POLL_SECONDS = 1.0
 
 
 @dataclass
 class Job:
-    """One fold that is being trained, its MLflow run, and how many of its epochs that has."""
+    """One fold that is being trained, and whether its MLflow run has begun."""
 
     model: FoldModel
-    run_id: str = ""
-    logged: int = 0
+    begun: bool = False
+
+    @property
+    def what(self) -> str:
+        """Its MLflow run."""
+        return f"fold/{self.model.name}"
 
 
 def retrain(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
-    """Train the `top_k` best configurations on folds 0..fold_count-1 (default: on all of the run's);
-    what exists is kept as it is.
+    """Train the `top_k` best configurations on folds 0..fold_count-1 (default: on all of the run's).
 
     Returns where all of them lie. Raises the first error of a fold, after stopping the others.
     """
+    models = plan_folds(run, top_k, fold_count)
+    with run.locked():
+        train_folds(run, models)
+    return models
+
+
+def plan_folds(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
+    """The folds to train, whether they exist or not."""
     config = run.config
     fold_count = config.data.folds if fold_count is None else fold_count
     if not 1 <= fold_count <= config.data.folds:
         raise ConfigError(
             f"--folds {fold_count}: the run has {config.data.folds} folds: ask for fewer"
         )
-    models = [
-        FoldModel(rank, fold, run.fold(rank, fold), best)
-        for rank, best in enumerate(run.best_configs(top_k))
+    return [
+        FoldModel(rank, fold, run.fold(trial, fold), best)
+        for rank, (trial, best) in enumerate(best_trials(run, top_k))
         for fold in range(fold_count)
     ]
+
+
+def train_folds(run: RunFolder, models: list[FoldModel]) -> None:
+    """What exists is kept as it is, what was begun goes on from its last epoch."""
+    config = run.config
     missing = [model for model in models if member_scores(model.folder, model.config) is None]
-    if not missing:
-        return models
+    resources = _find_room(config, len(missing)) if missing else None
+    with (
+        Display(f"{config.search.name} folds", len(missing), "folds") as display,
+        Tracker(run, config.search.tracking_uri, warn=display.line).closing() as tracker,
+    ):
+        for model in models:
+            if model not in missing:
+                _catch_up(Job(model), tracker, display)
+        if resources:
+            _train_missing(run, missing, len(models), resources, tracker, display)
+
+
+def _find_room(config: SearchConfig, jobs: int) -> TrialResources:
     connect(config.search.address)
-    resources = divide(config.search, len(missing))
-    tracker = Tracker(run, config.search.tracking_uri)
+    return divide(config.search, jobs)
+
+
+def _catch_up(job: Job, tracker: Tracker, display: Display) -> None:
+    """The fold was trained, but a kill came before MLflow heard that it has ended."""
+    scores = member_scores(job.model.folder, job.model.config)
+    if scores is not None and not tracker.has_ended(job.what):
+        _log_new_epochs(job, tracker, display)
+        _log_end(job, scores, tracker)
+
+
+def _train_missing(
+    run: RunFolder,
+    missing: list[FoldModel],
+    of: int,
+    resources: TrialResources,
+    tracker: Tracker,
+    display: Display,
+) -> None:
+    display.line(f"{of - len(missing)} of {of} folds exist, training the rest")
     task = _train_fold.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-    with Display(f"{config.search.name} folds", len(missing), "folds") as display:
-        display.line(
-            f"{len(models) - len(missing)} of {len(models)} folds exist, training the rest"
-        )
-        jobs: dict[Any, Job] = {}
-        for model in missing:
-            data_dir, folds_json = config.search.data_dir, str(run.folds_json)
-            jobs[task.remote(model, data_dir, folds_json, resources.cpus)] = Job(model)
-        with tracker.closing():
-            _follow(jobs, tracker, display)
-    return models
+    data_dir, folds_json = run.config.search.data_dir, str(run.folds_json)
+    jobs = {
+        task.remote(model, data_dir, folds_json, resources.cpus): Job(model) for model in missing
+    }
+    _follow(jobs, tracker, display)
 
 
 def _follow(jobs: dict[Any, Job], tracker: Tracker, display: Display) -> None:
@@ -89,25 +130,24 @@ def _train_fold(model: FoldModel, data_dir: str, folds_json: str, cpus: int) -> 
 def _log_new_epochs(job: Job, tracker: Tracker, display: Display) -> None:
     """The task writes history.jsonl, the driver alone writes to MLflow."""
     history = job.model.folder / "history.jsonl"
-    written = history.read_text() if history.is_file() else ""
-    lines = written[: written.rfind("\n") + 1].splitlines()  # not what is half-written
+    lines = history.read_text().splitlines() if history.is_file() else []
     if lines:
         _start(job, tracker)
-    for line in lines[job.logged :]:
+    for line in lines:
         metrics = json.loads(line)
-        tracker.log_epoch(job.run_id, metrics)
+        tracker.log_epoch(job.what, metrics)
         display.epoch(f"fold {job.model.name}", metrics["epoch"], metrics["best_miou"])
-    job.logged = len(lines)
 
 
 def _start(job: Job, tracker: Tracker) -> None:
     """The fold's MLflow run begins with its first epoch, not while it waits for a free worker."""
-    if job.run_id:
+    if job.begun:
         return
+    job.begun = True
     model = job.model
     tags = {"kind": "fold", "candidate": str(model.candidate), "fold": str(model.fold)}
-    name = f"best_{model.candidate}_fold_{model.fold}"
-    job.run_id = tracker.start(f"fold/{model.name}", name, model.config, tags)
+    name = f"{model.folder.parent.name}_fold_{model.fold}"
+    tracker.start(job.what, name, model.config, tags)
 
 
 def _finish(
@@ -120,8 +160,8 @@ def _finish(
         for other in others:
             ray.cancel(other)
         cause = error.cause if isinstance(error, RayTaskError) else error
-        tracker.log_text(job.run_id, str(error), "traceback.txt")
-        tracker.end(job.run_id, "failed", str(cause)[:300])
+        tracker.log_text(job.what, str(error), "traceback.txt")
+        tracker.end(job.what, "failed", str(cause)[:300])
         if isinstance(cause, TrashSegError):
             raise cause from None
         problem = f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}"
@@ -129,8 +169,12 @@ def _finish(
             f"fold {job.model.name}: {problem}: see "
             "traceback.txt of its MLflow run; the same command goes on with what is missing"
         ) from error
-    tracker.log_scores(job.run_id, scores, prefix="final/")
-    tracker.log_files(job.run_id, job.model.folder / "pictures", "pictures")
-    tracker.end(job.run_id, "finished")
+    _log_end(job, scores, tracker)
     display.line(f"fold {job.model.name} finished, miou {scores['miou']:.4f}")
     display.advance()
+
+
+def _log_end(job: Job, scores: dict[str, Any], tracker: Tracker) -> None:
+    tracker.log_scores(job.what, scores, prefix="final/")
+    tracker.log_files(job.what, job.model.folder / "pictures", "pictures")
+    tracker.end(job.what, "finished")

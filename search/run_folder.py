@@ -1,18 +1,22 @@
 """Where a run keeps what it leaves; every path is named here and nowhere else."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from search.config import SearchConfig
 from search.space import Space, load_space
-from trashseg.config import TrainConfig
-from trashseg.config_file import load_train_config, nearest, read_yaml, validate, write_yaml
+from trashseg.config_file import nearest, read_yaml, validate, write_yaml
+from trashseg.data.cache import dataset_key
 from trashseg.data.coco import CocoDataset, load_coco
 from trashseg.data.folds import Folds, read_folds, write_folds
-from trashseg.errors import ConfigError
-from trashseg.files import write_json
+from trashseg.errors import ConfigError, TrashSegError
+from trashseg.files import new_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,28 @@ class RunFolder:
         return self.path / "leaderboard.csv"
 
     @property
-    def tune(self) -> Path:
-        """Ray Tune's own files."""
-        return self.path / "tune"
+    def dataset_json(self) -> Path:
+        """Which photos and polygons the run is about: {"key": `dataset_key`}."""
+        return self.path / "dataset.json"
+
+    @property
+    def pace_json(self) -> Path:
+        """How fast the last command trained; see search/status.py."""
+        return self.path / "pace.json"
+
+    def trial(self, name: str) -> Path:
+        """What an open trial needs to go on: a checkpoint a fold, its attempts."""
+        return self.path / "trials" / name
+
+    @property
+    def mlflow(self) -> Path:
+        """What MLflow has and does not have yet; see search/tracking.py."""
+        return self.path / "mlflow"
 
     @property
     def mlflow_runs(self) -> Path:
         """Which MLflow run belongs to what: {"parent": id, "trial/ID": id, "fold/K/F": id}."""
-        return self.path / "mlflow_runs.json"
+        return self.mlflow / "runs.json"
 
     @property
     def ensemble(self) -> Path:
@@ -58,17 +76,54 @@ class RunFolder:
     def best(self, rank: int) -> Path:
         return self.path / "best" / f"{rank}.yaml"
 
-    def fold(self, rank: int, fold: int) -> Path:
-        return self.path / "folds" / str(rank) / str(fold)
+    def fold(self, trial: str, fold: int) -> Path:
+        """The trial's configuration, trained without `fold`; ranks may change when trials are added."""
+        return self.path / "folds" / trial / str(fold)
 
     def create(
         self, config: SearchConfig, space: Space, dataset: CocoDataset, folds: Folds
     ) -> None:
-        """Make the folder with the resolved configuration."""
-        self.path.mkdir(parents=True)
-        write_yaml(self.space_yaml, space_tree(space))
-        write_folds(self.folds_json, dataset, folds)
+        """Make the folder with the resolved configuration, whole or not at all."""
+        with new_folder(self.path) as folder:
+            new = RunFolder(folder)
+            write_yaml(new.space_yaml, space_tree(space))
+            write_folds(new.folds_json, dataset, folds)
+            write_json(new.dataset_json, {"key": dataset_key(dataset)})
+            new.keep(config)
+
+    def keep(self, config: SearchConfig) -> None:
         write_yaml(self.search_yaml, config.model_dump(mode="json"))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps every other command from changing the run; released when the process dies."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = self._lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise TrashSegError(
+                f"{self.path}: another command works on this run: wait for it or stop it"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_locked(self) -> bool:
+        """Whether a command works on the run now."""
+        lock = self._lock()
+        if not Path(lock.lock_file).is_file():
+            return False
+        try:
+            lock.acquire(timeout=0).lock.release()
+        except Timeout:
+            return True
+        return False
+
+    def _lock(self) -> FileLock:
+        """Beside the folder, which a new run does not have yet."""
+        return FileLock(self.path.parent / f".{self.path.name}.lock")
 
     # --- what lies there -----------------------------------------------------------------------
 
@@ -86,22 +141,8 @@ class RunFolder:
     def folds(self, dataset: CocoDataset) -> Folds:
         return read_folds(self.folds_json, dataset)
 
-    def best_configs(self, top_k: int) -> list[TrainConfig]:
-        """The `top_k` best configurations; ConfigError where the search left fewer."""
-        configs = [
-            load_train_config(self.best(rank)) for rank in range(top_k) if self.best(rank).is_file()
-        ]
-        if len(configs) < top_k:
-            raise ConfigError(
-                f"{self.path}: has {len(configs)} finished trials, --top-k is {top_k}: lower it"
-            )
-        return configs
-
     def mlflow_ids(self) -> dict[str, str]:
         return json.loads(self.mlflow_runs.read_text()) if self.mlflow_runs.is_file() else {}
-
-    def remember_mlflow_id(self, what: str, run_id: str) -> None:
-        write_json(self.mlflow_runs, {**self.mlflow_ids(), what: run_id})
 
 
 def new_run_folder(config: SearchConfig) -> RunFolder:
@@ -109,7 +150,8 @@ def new_run_folder(config: SearchConfig) -> RunFolder:
     run = RunFolder(Path(config.search.storage) / config.search.name)
     if run.path.exists():
         raise ConfigError(
-            f"{run.path}: a run of this name exists: choose another --name or delete it"
+            f"{run.path}: a run of this name exists: add --resume to go on with it, choose another "
+            "--name, or delete it"
         )
     return run
 

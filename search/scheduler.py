@@ -2,17 +2,19 @@
 
 Ray's own ASHA counts `training_iteration`, which starts again at 1 when a trial is restored, forgets
 its rungs in a restore (ray issue 30838), and stops the second trial at a rung for being worse than the
-first. Here the counter is the reported `epoch`, the rungs are plain data, and a rung judges only once
-it has seen enough trials.
+first. Here the counter is the reported `epoch`, a rung judges only once it has seen enough trials, and
+every arrival is on disk before it is judged, so that a search which was killed judges as it would have.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.config import SearchConfig
+from search.ledger import HAND_TUNED, Ledger
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -42,29 +44,50 @@ def goes_on(score: float, rung: dict[str, float], reduction_factor: float) -> bo
 
 
 class SuccessiveHalving(FIFOScheduler):
-    """Stops a trial at a rung where its best score so far is not among the best.
+    """Records every epoch, and stops a trial at a rung where its best score so far is not among the
+    best. The hand-tuned trial is never stopped: it is what all others are compared with.
 
-    The hand-tuned trial is never stopped: it is what all others are compared with.
+    A trial that was taken up again reports its last epoch once more, and is judged as it was then, by
+    those that had arrived before it.
     """
 
-    def __init__(self, config: SearchConfig, hand_tuned: str) -> None:
+    def __init__(self, config: SearchConfig, ledger: Ledger) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._score_key = config.score_key
         self._reduction_factor = config.search.reduction_factor
-        self._hand_tuned = hand_tuned
-        self.rungs: dict[int, dict[str, float]] = {epoch: {} for epoch in rung_epochs(config)}
+        self._ledger = ledger
+        known = ledger.rungs()
+        self.rungs: dict[int, dict[str, float]] = {
+            epoch: known.get(epoch, {}) for epoch in rung_epochs(config)
+        }
+        self.stopped: set[str] = set()  # trials that were judged too weak, until they have ended
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Tune works on copies of what it is given; there is one ledger."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its parts to disk; the ledger is the state."""
+        return {}
 
     def on_trial_result(
         self, tune_controller: "TuneController", trial: Trial, result: dict[str, Any]
     ) -> str:
-        name, epoch, score = str(trial), result["epoch"], result[self._score_key]
-        decision: str = TrialScheduler.CONTINUE
-        for milestone, rung in self.rungs.items():
-            if epoch < milestone or name in rung:
-                continue
+        if "error" in result:
+            return str(TrialScheduler.STOP)  # it has failed, for good
+        name, epoch = str(trial), result["epoch"]
+        self._ledger.record_epoch(name, epoch, result[self._score_key])
+        if epoch not in self.rungs or self._passes(name, epoch, result):
+            return str(TrialScheduler.CONTINUE)
+        self.stopped.add(name)
+        return str(TrialScheduler.STOP)
+
+    def _passes(self, name: str, epoch: int, result: dict[str, Any]) -> bool:
+        rung, score = self.rungs[epoch], result[self._score_key]
+        if name not in rung:
+            self._ledger.record_arrival(name, epoch, before=len(rung))
             rung[name] = score
-            if result["finished"] or name == self._hand_tuned:
-                continue
-            if not goes_on(score, rung, self._reduction_factor):
-                decision = TrialScheduler.STOP
-        return decision
+        if result["finished"] or name == HAND_TUNED:
+            return True
+        place = list(rung).index(name)
+        return goes_on(score, dict(islice(rung.items(), place + 1)), self._reduction_factor)

@@ -1,90 +1,94 @@
-"""Proposals: Optuna's TPE behind Ray Tune's searcher interface, with the study on disk.
+"""Proposals for Ray Tune: first the trials that a killed search left open, then new ones.
 
 Ray's own OptunaSearch tells Optuna that a trial which ASHA stopped is complete, so TPE compares its 3
 epochs with another's 60, and it ignores the first points of conditional spaces (ray issue 35319).
 """
 
-import pickle
-import warnings
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
-import optuna
-from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from search.config import SearchConfig
-from search.space import Point, Space
+from search.ledger import Ledger, State
+from search.space import Point
 
-
-def open_study(path: Path, config: SearchConfig) -> optuna.Study:
-    """The study at `path`, made on first use; `optuna-dashboard sqlite:///PATH` opens it."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            n_startup_trials=config.search.startup_trials, group=True, seed=config.search.seed
-        )
-    return optuna.create_study(
-        study_name=config.search.name,
-        storage=f"sqlite:///{path}",
-        sampler=sampler,
-        direction="maximize",
-        load_if_exists=True,
-    )
+LOST = "its worker did not come up, or was lost too often"
+FACTS = ("epoch", "best_epoch", "best_miou", "best_miou_image", "error", "traceback")
 
 
 class OptunaSearcher(Searcher):
-    """Asks the study for a point per trial; tells it each epoch's score and how the trial ended."""
+    """Hands out the ledger's open trials and its proposals, and enters how each trial ended.
 
-    def __init__(self, study: optuna.Study, space: Space, first: Point, score_key: str) -> None:
-        super().__init__(metric=score_key, mode="max")
-        self._study, self._space, self._score_key = study, space, score_key
-        self._trials: dict[str, optuna.Trial] = {}
-        if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(first, user_attrs={"hand_tuned": True})
-        self.hand_tuned = "trial_000"
+    `may_propose` is asked before each new trial. `stopped` are the trials that ASHA stopped. Each of
+    `on_end` hears of every trial that ends: its name, its state, its epochs and scores or its error.
+    """
 
-    def suggest(self, trial_id: str) -> Point:
-        trial = self._study.ask()
-        self._trials[trial_id] = trial
-        trial.set_user_attr("trial_id", f"trial_{trial.number:03d}")
-        return self._space.sample(trial)
+    def __init__(
+        self,
+        ledger: Ledger,
+        trials: int,
+        stopped: set[str],
+        may_propose: Callable[[], bool],
+        on_end: Sequence[Callable[[str, State, dict[str, Any]], None]] = (),
+    ) -> None:
+        super().__init__()
+        self._ledger, self._trials = ledger, trials
+        self._stopped, self._may_propose, self._on_end = stopped, may_propose, on_end
+        self._left_open = list(ledger.open)
+        self._names: dict[str, str] = {}  # by Tune's id, which is random
+
+    @property
+    def to_hand_out(self) -> int:
+        """How many trials Tune will get from here."""
+        return len(self._left_open) + max(0, self._trials - self._ledger.proposed)
+
+    def suggest(self, trial_id: str) -> Point | str:  # type: ignore[override]  # FINISHED is one
+        if self._left_open:
+            name = self._left_open.pop(0)
+        elif self._ledger.proposed < self._trials and self._may_propose():
+            name = self._ledger.propose()
+        else:
+            return str(Searcher.FINISHED)
+        self._names[trial_id] = name
+        return self._ledger.points[name]
 
     def trial_name(self, trial: Trial) -> str:
-        """Its number in the study; Tune's own ids are random."""
-        return str(self._trials[trial.trial_id].user_attrs["trial_id"])
+        return self._names[trial.trial_id]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._trials[trial_id].report(result[self._score_key], step=result["epoch"])
+        """The scheduler has entered it."""
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """COMPLETE if the trial ran to its end, PRUNED if ASHA stopped it, else FAIL."""
-        trial = self._trials.pop(trial_id)
-        if error or not result or self._score_key not in result:
-            self._study.tell(trial, state=TrialState.FAIL)
-            return
-        for key in ("epoch", "best_epoch", "best_miou", "best_miou_image"):
-            trial.set_user_attr(key, result[key])
-        if result["finished"]:
-            self._study.tell(trial, result[self._score_key])
-            return
-        trial.report(
-            result[self._score_key], step=result["epoch"]
-        )  # Tune skips it for the last one
-        self._study.tell(trial, state=TrialState.PRUNED)
+        """finished if the trial ran to its end, pruned if ASHA stopped it, failed if it reported an
+        error or Tune gave it up; a trial that was only interrupted stays open."""
+        name, result = self._names[trial_id], result or {}
+        facts = {key: result[key] for key in FACTS if key in result}
+        if error or "error" in result:
+            self._end(name, "failed", {"error": LOST, **facts})
+        elif name in self._stopped:
+            self._stopped.discard(name)
+            self._end(name, "pruned", facts)
+        elif result.get("finished"):
+            self._end(name, "finished", facts)
+
+    def _end(self, name: str, state: State, facts: dict[str, Any]) -> None:
+        self._ledger.end(name, state, facts)
+        for hear in self._on_end:
+            hear(name, state, facts)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Tune works on copies of what it is given; there is one ledger."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its parts to disk, also with every trial; the ledger is the state."""
+        return {}
 
     def save(self, checkpoint_path: str) -> None:
-        state = (self._study.sampler, {name: trial.number for name, trial in self._trials.items()})
-        Path(checkpoint_path).write_bytes(pickle.dumps(state))
+        """Nothing: see `__getstate__`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        sampler, numbers = pickle.loads(Path(checkpoint_path).read_bytes())
-        self._study.sampler = sampler
-        ids = {trial.number: trial._trial_id for trial in self._study.get_trials(deepcopy=False)}
-        self._trials = {
-            name: optuna.Trial(self._study, ids[number]) for name, number in numbers.items()
-        }
+        """Nothing: a search goes on from its ledger, see search/resume.py."""

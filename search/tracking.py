@@ -1,195 +1,216 @@
-"""MLflow: one parent run per search; trials, retrained folds and the ensemble nested in it.
+"""What a search says to MLflow: one parent run; trials, retrained folds and the ensemble nested in it.
 
-Only the driver logs, so only one process writes to sqlite (mlflow issue 6490). The ids of all runs
-are kept in the run folder, so that a later command goes on in the same ones.
+Everything is said to a file first (search/outbox.py) and delivered by one thread of the driver, so that
+a lost server holds nothing up, a killed driver loses nothing, and one process alone writes to sqlite
+(mlflow issue 6490). A run is called by what it is of: "parent", "trial/trial_003", "fold/trial_003/1",
+"ensemble".
 """
 
-import csv
-import logging
-import os
-import re
+import json
+import shutil
+import threading
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+import yaml
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from search.config import SQLITE
+from search.confusion import draw_confusion
+from search.mlflow_store import MlflowStore, RefusedError, first_line, flatten
+from search.outbox import Event, Outbox
 from search.run_folder import RunFolder
 from trashseg.config import TrainConfig
-from trashseg.errors import TrashSegError
 
-EXPERIMENT = "trashseg"
-MAX_BATCH = 100  # parameters that one log_batch call takes
-NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")  # what MLflow refuses in a metric's name
 STATUS = {"finished": "FINISHED", "pruned": "KILLED", "stopped": "KILLED", "failed": "FAILED"}
+AT_ONCE = 200  # events that are looked at for one delivery
+FLUSH_SECONDS = 60.0
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # between tries to reach a lost server, in seconds
+
+
+def check_store(tracking_uri: str) -> None:
+    """TrashSegError where the store or server cannot be used."""
+    MlflowStore(tracking_uri)
 
 
 class Tracker:
-    """The MLflow runs of one search."""
+    """The MLflow runs of one search. `warn` hears when the server is lost and found again."""
 
-    def __init__(self, run: RunFolder, tracking_uri: str) -> None:
-        """Creates the store and the experiment before anything logs; TrashSegError if unreachable."""
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # no news of its table migrations
-        self._run = run
-        self._open: set[str] = set()
-        try:
-            self._client = MlflowClient(tracking_uri)
-            with few_retries():
-                self._experiment_id = self._find_experiment(tracking_uri)
-        except (MlflowException, OSError) as error:
-            problem = str(error).splitlines()[0][:200]
-            raise TrashSegError(
-                f"--tracking-uri {tracking_uri}: cannot be used ({problem}): start the server or "
-                "name another store"
-            ) from None
+    def __init__(
+        self, run: RunFolder, tracking_uri: str, warn: Callable[[str], None] = print
+    ) -> None:
+        self._uri, self._warn = tracking_uri, warn
+        self._store = MlflowStore(tracking_uri)
+        self._outbox = Outbox(run.mlflow)
+        self._epochs: set[tuple[str, int]] = set()
+        self._started: set[str] = set()
+        self._ended: set[str] = set()
+        self._mine: set[str] = set()  # runs that this process started and has not ended
+        search_id = uuid.uuid4().hex
+        for event in self._outbox.history:
+            search_id = event.get("search_id", search_id)
+            self._take_in(event)
+        if not self._outbox.history:
+            self._outbox.append({"kind": "search", "search_id": search_id})
+        self._store.open(self._outbox, search_id, run.mlflow_runs)
+        self._closing = threading.Event()
+        self._bug: BaseException | None = None
+        self._thread = threading.Thread(target=self._deliver, name="mlflow", daemon=True)
+        self._thread.start()
 
-    def _find_experiment(self, tracking_uri: str) -> str:
-        experiment = self._client.get_experiment_by_name(EXPERIMENT)
-        if experiment:
-            return str(experiment.experiment_id)
-        return self._client.create_experiment(
-            EXPERIMENT,
-            artifact_location=artifact_location(tracking_uri),
-            tags={"mlflow.experimentKind": "custom_model_development"},  # opens as training
-        )
+    def _take_in(self, event: Event) -> None:
+        """What later calls are judged by, of an event of now or of an earlier command."""
+        what = event.get("what", "")
+        if event["kind"] == "start":
+            self._started.add(what)
+            self._ended.discard(what)
+        elif event["kind"] == "metrics" and event["step"]:
+            self._epochs.add((what, event["step"]))
+        elif event["kind"] == "end":
+            self._ended.add(what)
+
+    def _say(self, kind: str, what: str, **more: Any) -> None:
+        if self._bug:
+            raise self._bug
+        event = {"kind": kind, "what": what, "at": int(time.time() * 1000), **more}
+        self._take_in(event)
+        self._outbox.append(event)
+
+    # --- what can be said ----------------------------------------------------------------------
 
     def start(
         self, what: str, name: str, config: TrainConfig | None, tags: Mapping[str, str]
-    ) -> str:
-        """The MLflow run of `what` ("parent", "trial/ID", ...), made or taken up again."""
-        known = self._run.mlflow_ids()
-        if what in known:
-            self._client.update_run(known[what], status="RUNNING")
-            self._open.add(known[what])
-            return known[what]
-        parent = {MLFLOW_PARENT_RUN_ID: known["parent"]} if "parent" in known else {}
-        run = self._client.create_run(
-            self._experiment_id, tags={MLFLOW_RUN_NAME: name, **parent, **tags}
-        )
-        run_id = str(run.info.run_id)
-        self._run.remember_mlflow_id(what, run_id)
-        self._open.add(run_id)
-        if config is not None:
-            self._log_config(run_id, config)
-        return run_id
+    ) -> None:
+        """The run begins, or is taken up again under the id that it has."""
+        first = what not in self._started
+        self._mine.add(what)
+        tree = config.model_dump(mode="json") if config else None
+        self._say("start", what, name=name, config=tree, tags=dict(tags))
+        if first and tree:
+            self.log_text(what, yaml.safe_dump(tree, sort_keys=False), "config.yaml")
 
-    def _log_config(self, run_id: str, config: TrainConfig) -> None:
-        tree = config.model_dump(mode="json")
-        params = [Param(key, str(value)) for key, value in flatten(tree)]
-        for first in range(0, len(params), MAX_BATCH):
-            self._client.log_batch(run_id, params=params[first : first + MAX_BATCH])
-        self._client.log_dict(run_id, tree, "config.yaml")
+    def has_started(self, what: str) -> bool:
+        return what in self._started
 
-    def log_epoch(self, run_id: str, metrics: Mapping[str, Any]) -> None:
-        """All numbers of one epoch, with the epoch as step; per-class IoU as iou/CLASS."""
-        now = int(time.time() * 1000)
-        self._client.log_batch(
-            run_id,
-            metrics=[
-                Metric(NOT_IN_A_NAME.sub("_", key), float(value), now, int(metrics["epoch"]))
-                for key, value in flatten(dict(metrics), separator="/")
-                if isinstance(value, int | float) and not isinstance(value, bool)
-            ],
-        )
+    def has_ended(self, what: str) -> bool:
+        """Whether its end is the last that was said of it."""
+        return what in self._ended
 
-    def log_scores(self, run_id: str, scores: Mapping[str, Any], prefix: str = "") -> None:
-        """Final scores, once."""
-        self.log_epoch(
-            run_id, {**{f"{prefix}{key}": value for key, value in scores.items()}, "epoch": 0}
-        )
+    def log_epoch(self, what: str, metrics: Mapping[str, Any]) -> None:
+        """All numbers of one epoch, with the epoch as step; per-class IoU as iou/CLASS. A second time
+        is no news: a trial that is taken up again repeats its last epoch."""
+        if (what, metrics["epoch"]) not in self._epochs:
+            self._say("metrics", what, step=metrics["epoch"], metrics=numbers(metrics))
 
-    def log_files(self, run_id: str, folder: Path, artifact_path: str) -> None:
+    def log_scores(self, what: str, scores: Mapping[str, Any], prefix: str = "") -> None:
+        """Final scores, at step 0; the newest count."""
+        named = {f"{prefix}{key}": value for key, value in scores.items()}
+        self._say("metrics", what, step=0, metrics=numbers(named))
+
+    def log_files(self, what: str, folder: Path, artifact_path: str) -> None:
+        """All files in `folder`, as they are now."""
         if folder.is_dir():
-            self._client.log_artifacts(run_id, str(folder), artifact_path)
+            with self._files(what) as files:
+                shutil.copytree(folder, files / artifact_path)
 
-    def log_file(self, run_id: str, file: Path) -> None:
-        self._client.log_artifact(run_id, str(file))
+    def log_file(self, what: str, file: Path) -> None:
+        with self._files(what) as files:
+            shutil.copy(file, files)
 
-    def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
-        self._client.log_text(run_id, text, artifact_file)
+    def log_text(self, what: str, text: str, artifact_file: str) -> None:
+        with self._files(what) as files:
+            (files / artifact_file).write_text(text)
 
-    def log_confusion(self, run_id: str, table: Path) -> None:
+    def log_confusion(self, what: str, table: Path) -> None:
         """confusion.csv as a picture, each row as shares of its truth."""
-        self._client.log_figure(run_id, draw_confusion(table), "confusion.png")
+        with self._files(what) as files:
+            draw_confusion(table).savefig(files / "confusion.png")
+
+    def end(self, what: str, state: str, detail: str = "") -> None:
+        """`state` is a key of STATUS; `detail` is shown with it, e.g. "at epoch 3"."""
+        self._mine.discard(what)
+        self._say("end", what, status=STATUS[state], state=f"{state} {detail}".strip()[:5000])
 
     @contextmanager
-    def closing(self) -> Iterator[None]:
-        """Whatever ends the block early also ends the runs that are open: none is left RUNNING."""
+    def _files(self, what: str) -> Iterator[Path]:
+        number = self._outbox.new_folder()
+        yield self._outbox.folder / "files" / number
+        self._say("files", what, files=number)
+
+    # --- delivery ------------------------------------------------------------------------------
+
+    @contextmanager
+    def closing(self) -> Iterator[Self]:
+        """Ends the runs that the block leaves open when it ends early: none is left RUNNING. Waits a
+        while for MLflow to have everything."""
         try:
-            yield
+            yield self
         except BaseException as error:
             state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-            for run_id in sorted(self._open):
-                self.end(run_id, state, str(error)[:300])
+            for what in sorted(self._mine):
+                self.end(what, state, str(error)[:300])
             raise
+        finally:
+            self.close()
 
-    def end(self, run_id: str, state: str, detail: str = "") -> None:
-        """`state` is a key of STATUS; `detail` is shown with it, e.g. "at epoch 3"."""
-        self._client.log_batch(run_id, tags=[RunTag("state", f"{state} {detail}".strip())])
-        self._client.set_terminated(run_id, STATUS[state])
-        self._open.discard(run_id)
+    def close(self) -> None:
+        if not self._outbox.wait_until_empty(FLUSH_SECONDS) and not self._bug:
+            self._warn(
+                f"MLflow at {self._uri} lacks {len(self._outbox)} events: they are kept in "
+                f"{self._outbox.folder}, the next command on this run sends them"
+            )
+        self._closing.set()
+        self._thread.join()
+        self._outbox.close()
+        if self._bug:
+            raise self._bug
+
+    def _deliver(self) -> None:
+        try:
+            while not self._closing.is_set():
+                if events := self._outbox.waiting(AT_ONCE, seconds=0.2):
+                    self._outbox.delivered(self._send(events))
+        except BaseException as bug:  # raised by whoever speaks to the tracker next
+            self._bug = bug
+
+    def _send(self, events: list[Event]) -> int:
+        """Deliver the first events, however long it takes; returns how many."""
+        if events[0]["kind"] == "search":
+            return 1
+        tries = 0
+        while not self._closing.is_set():
+            try:
+                count = self._store.take(events)
+                if tries:
+                    self._warn(f"MLflow at {self._uri} is back, {len(self._outbox)} events follow")
+                return count
+            except RefusedError as error:
+                self._set_aside(events[0], str(error))
+                return 1
+            except (OSError, MlflowException) as error:
+                if not tries:
+                    self._warn(
+                        f"MLflow at {self._uri} does not answer ({first_line(error)}): events are "
+                        f"kept in {self._outbox.folder} and sent when it is back"
+                    )
+                self._closing.wait(PAUSES[min(tries, len(PAUSES) - 1)])
+                tries += 1
+        return 0
+
+    def _set_aside(self, event: Event, reason: str) -> None:
+        """An event that MLflow will never take must not hold up those after it."""
+        with (self._outbox.folder / "refused.jsonl").open("a") as file:
+            file.write(json.dumps({"reason": reason, **event}) + "\n")
+        self._warn(f"MLflow at {self._uri} refused {event['kind']} of {event['what']}: {reason}")
 
 
-@contextmanager
-def few_retries() -> Iterator[None]:
-    """At the start a server that does not answer is an error in seconds; later MLflow's own patience
-    of several minutes holds."""
-    variable = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-    before = os.environ.get(variable)
-    os.environ[variable] = before or "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-
-
-def artifact_location(tracking_uri: str) -> str | None:
-    """`mlartifacts` beside an sqlite file (MLflow's default is the current folder); a server's own."""
-    if not tracking_uri.startswith(SQLITE):
-        return None
-    return (Path(tracking_uri.removeprefix(SQLITE)).parent / "mlartifacts").as_uri()
-
-
-def flatten(
-    tree: Mapping[str, Any], prefix: str = "", separator: str = "."
-) -> Iterator[tuple[str, Any]]:
-    """{"a": {"b": 1}} to ("a.b", 1)."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}{separator}", separator)
-        else:
-            yield prefix + key, value
-
-
-def draw_confusion(table: Path) -> Any:
-    """A matplotlib figure of the matrix in `table` (truth in rows), coloured by the row's shares."""
-    from matplotlib.figure import Figure
-
-    with table.open() as file:
-        header, *rows = csv.reader(file)
-    classes = header[1:]
-    counts = [[int(cell) for cell in row[1:]] for row in rows]
-    shares = [[cell / max(1, sum(row)) for cell in row] for row in counts]
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set_xlabel("prediction")
-    axes.set_ylabel("truth")
-    axes.set_title("Share of each class's pixels, out of fold")
-    for y, row in enumerate(shares):
-        for x, share in enumerate(row):
-            if share >= 0.005:
-                axes.text(
-                    x, y, f"{share:.0%}", ha="center", va="center", fontsize=7,
-                    color="white" if share > 0.6 else "black",
-                )  # fmt: skip
-    return figure
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What of `metrics` is a number, nested names joined by a slash."""
+    return {
+        key: float(value)
+        for key, value in flatten(dict(metrics), separator="/")
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }

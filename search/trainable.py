@@ -1,46 +1,122 @@
 """What runs in a Ray worker for one trial: a proposal becomes a configuration, epochs are reported."""
 
-import tempfile
-from contextlib import ExitStack
+import errno
+import time
+import traceback
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
+from filelock import FileLock
 from ray import tune
 
+from search.attempts import Attempts
 from search.config import SearchConfig
+from search.lockstep import Lockstep, Metrics
+from search.patience import POLL_SECONDS, wait_for_room
+from search.run_folder import RunFolder
 from search.space import Point, Space
+from trashseg.errors import TrashSegError
 
 if TYPE_CHECKING:
     from trashseg.data.coco import CocoDataset
     from trashseg.data.folds import Folds
+    from trashseg.train import FoldTraining
+
+PREDECESSOR_SECONDS = 300  # within which a worker of a killed search has noticed that it is over
 
 
-def run_trial(point: Point, config: SearchConfig, space: Space, folds_file: str, cpus: int) -> None:
-    """Train the configuration at `point` on the search's fold; report each epoch to Tune.
+@dataclass(frozen=True)
+class TrialSetting:
+    """What all trials of a search have in common."""
 
-    A trial that is started again after a crash goes on from its last reported epoch.
+    run: RunFolder
+    config: SearchConfig
+    space: Space
+    session: str  # names the command under which the trials run
+    cpus: int
+    gpu_memory: float
+
+
+def run_trial(point: Point, setting: TrialSetting) -> None:
+    """Train the configuration at `point` on the search's folds; report each epoch to Tune.
+
+    A trial that was cut off goes on from its last whole epoch, which it reports once more: whoever was
+    killed may not have heard of it, or not have acted on it. An error that would come again ends the
+    trial; any other one does so after `max_failures` new starts.
     """
-    from trashseg.train import local_resources, train
+    name = str(tune.get_context().get_trial_name())
+    folder = setting.run.trial(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock", timeout=PREDECESSOR_SECONDS):
+        attempts = Attempts(folder / "attempts.json")
+        here = ray.get_runtime_context().get_node_id()
+        attempts.begin(setting.session, here, node_lives)
+        if len(attempts.crashes) > setting.config.search.max_failures:
+            give_up(attempts.crashes[-1])
+            return
+        try:
+            train_folds(point, setting, folder)
+        except TrashSegError as error:
+            give_up(traceback.format_exc(), f"{type(error).__name__}: {error}")
+        except Exception:
+            attempts.crashed(traceback.format_exc())
+            if len(attempts.crashes) > setting.config.search.max_failures:
+                give_up(attempts.crashes[-1])
+            else:
+                raise  # Tune starts the trial again
 
-    dataset, folds = _open_dataset(config.search.data_dir, folds_file)
 
-    def report(metrics: dict[str, Any], checkpoint: Path) -> None:
-        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(checkpoint))
+def train_folds(point: Point, setting: TrialSetting, folder: Path) -> None:
+    trainings = {
+        fold: build_training(point, setting, fold, folder) for fold in setting.config.search.folds
+    }
+    trial = Lockstep(trainings, setting.config.metric)
+    for metrics in trial.history[-1:]:
+        tune.report(metrics)
+    while not trial.finished:
+        tune.report(next_epoch(trial, folder, setting.config.search.min_free_gb))
 
-    with ExitStack() as stack:
-        checkpoints = stack.enter_context(tempfile.TemporaryDirectory(prefix="trashseg-trial-"))
-        last = tune.get_checkpoint()
-        train(
-            space.apply(config.train, point),
-            dataset,
-            folds,
-            config.search.fold,
-            report,
-            checkpoints=Path(checkpoints),
-            resources=local_resources(cpus),
-            resume_from=Path(stack.enter_context(last.as_directory())) if last else None,
-        )
+
+def next_epoch(trial: Lockstep, folder: Path, min_free_gb: float) -> Metrics:
+    """The next epoch, when there is room for its checkpoint; a disk that fills up while it is written
+    is waited for too, and what was trained is not trained again."""
+    while True:
+        wait_for_room(folder, min_free_gb, say=print)
+        try:
+            return trial.next_epoch()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        time.sleep(POLL_SECONDS)
+
+
+def build_training(point: Point, setting: TrialSetting, fold: int, folder: Path) -> "FoldTraining":
+    from trashseg.device import local_resources
+    from trashseg.train import FoldTraining
+
+    dataset, folds = _open_dataset(setting.config.search.data_dir, str(setting.run.folds_json))
+    return FoldTraining(
+        setting.space.apply(setting.config.train, point),
+        dataset,
+        folds,
+        fold,
+        checkpoints=folder / f"fold_{fold}",
+        resources=local_resources(setting.cpus, setting.gpu_memory),
+    )
+
+
+def give_up(trace: str, error: str = "") -> None:
+    """Tell the search that the trial has failed for good."""
+    lines = [line.strip() for line in trace.strip().splitlines() if line.strip()]
+    tune.report({"error": error or lines[-1][:300], "traceback": trace})
+
+
+def node_lives(node: str) -> bool:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return any(entry["NodeID"] == node and entry["Alive"] for entry in nodes)
 
 
 @lru_cache(maxsize=2)

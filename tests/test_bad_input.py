@@ -206,7 +206,7 @@ def test_bad_data_is_refused_before_a_single_training(data: Path, case: str) -> 
         ("epochs=many", "epochs: input should be a valid integer"),
         ("epochs", "--set epochs: has no '=': write --set section.key=value"),
         ("search.grace_period=3", "search.grace_period (3) is longer than a trial (epochs: 2); lower"),
-        ("search.fold=5", "search.fold (5) does not exist: there are folds 0 to 4"),
+        ("search.folds=[5]", "search.folds (5) does not exist: there are folds 0 to 4"),
         ("search.name=a/b", "search.name: use letters, digits, '.', '_' and '-' only, got 'a/b'"),
         ("loss.gamma=2", "loss.gamma: unknown key"),
         ("optim.decoder_lr=0.5", "optim.decoder_lr: the configuration's 0.5 lies outside the space"),
@@ -286,7 +286,8 @@ def test_a_run_that_exists_is_not_searched_again(data: Path) -> None:
     Path("runs/night/search.yaml").write_text("{}")
     message = _search("--name", "night")
     assert message.endswith(
-        "runs/night: a run of this name exists: choose another --name or delete it"
+        "runs/night: a run of this name exists: add --resume to go on with it, choose another "
+        "--name, or delete it"
     )
 
 

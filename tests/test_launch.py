@@ -17,6 +17,7 @@ COMMANDS = [
     ["data", "sample"],
     ["search"],
     ["retrain"],
+    ["status"],
     ["ensemble"],
     ["train"],
     ["predict"],
@@ -75,7 +76,16 @@ def test_launch_py_runs_as_a_script() -> None:
         [sys.executable, "launch.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 0
-    for command in ("data", "search", "retrain", "ensemble", "train", "predict", "evaluate"):
+    for command in (
+        "data",
+        "search",
+        "status",
+        "retrain",
+        "ensemble",
+        "train",
+        "predict",
+        "evaluate",
+    ):
         assert command in done.stdout
 
 

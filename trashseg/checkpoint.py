@@ -3,15 +3,18 @@
 CHECKPOINTS/epoch_0007/model.safetensors   weights after epoch 7
                        best.safetensors    weights after the best epoch so far
                        state.pt            optimizer, schedule, random state
-                       progress.json       epoch, best epoch and scores, whose checkpoint it is
+                       progress.json       metrics of all epochs, the best one, whose checkpoint it is
                        pictures/           photo | truth | prediction after epoch 7
 """
 
+import errno
 import json
+import os
 import pickle
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
+from trashseg.device import RandomState
 from trashseg.errors import CheckpointError
+from trashseg.files import new_folder, sync
 from trashseg.optim import Schedule
+
+FULL = os.strerror(errno.ENOSPC)
+ROOM_FOR_A_BLOCK = 2**20  # bytes; a disk with less is full
 
 UNREADABLE = (  # what torch and safetensors raise on a file that is not whole, or not theirs
     OSError,
@@ -41,9 +49,16 @@ class Progress:
     """How far a training run is; `identity` tells whose it is (configuration, data, fold)."""
 
     identity: str
-    epoch: int = 0
     best_epoch: int = 0
     best_scores: dict[str, Any] | None = None
+    parts: int = 1
+    """That a batch is worked through in, where the memory of the device asks for it."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Metrics of each epoch, oldest first."""
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
 
 
 def save_checkpoint(
@@ -53,30 +68,43 @@ def save_checkpoint(
     optimizer: Optimizer,
     schedule: Schedule,
     best: dict[str, torch.Tensor],
+    random_state: RandomState,
     write_pictures: Callable[[Path], None],
 ) -> Path:
-    """Write folder/epoch_NNNN, by a rename once all of it is there; drop the older ones."""
+    """Write folder/epoch_NNNN, by a rename once all of it is on the disk; drop the older ones.
+
+    A process that is killed, or a machine that loses power, leaves the older one or this one whole.
+    Raises OSError (ENOSPC) where the disk is full; the older one is still there then.
+    """
     final = folder / f"epoch_{progress.epoch:04d}"
-    partial = folder / f"{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_weights(partial / "model.safetensors", model.state_dict())
-    write_weights(partial / "best.safetensors", best)
-    state = {
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    torch.save(state, partial / "state.pt")
-    (partial / "progress.json").write_text(json.dumps(asdict(progress)))
-    write_pictures(partial / "pictures")
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    for older in folder.glob("epoch_*"):
-        if older != final:
-            shutil.rmtree(older)
+    with new_folder(final, replace=True) as partial, full_disk_is_an_oserror(folder):
+        write_weights(partial / "model.safetensors", model.state_dict())
+        write_weights(partial / "best.safetensors", best)
+        state = {
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "random": random_state,
+        }
+        torch.save(state, partial / "state.pt")
+        (partial / "progress.json").write_text(json.dumps(asdict(progress)))
+        write_pictures(partial / "pictures")
+        sync(partial)
+    sync(folder)
+    for other in folder.glob("epoch_*"):
+        if other != final:
+            shutil.rmtree(other)
     return final
+
+
+@contextmanager
+def full_disk_is_an_oserror(folder: Path) -> Iterator[None]:
+    """Each library says it in its own way: SafetensorError, RuntimeError of torch."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        if shutil.disk_usage(folder).free > ROOM_FOR_A_BLOCK and FULL not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, FULL, str(folder)) from error
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -86,8 +114,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def load_checkpoint(
     path: Path, identity: str, model: nn.Module, optimizer: Optimizer, schedule: Schedule
-) -> tuple[Progress, dict[str, torch.Tensor]]:
-    """Put everything back as it was; returns the progress and the best weights so far.
+) -> tuple[Progress, dict[str, torch.Tensor], RandomState]:
+    """Put everything back as it was; returns the progress, the best weights so far, and the random
+    state at the epoch's end.
 
     Raises CheckpointError where the checkpoint is damaged or belongs to another run.
     """
@@ -105,10 +134,7 @@ def load_checkpoint(
     read_weights(path / "model.safetensors", model)
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
-    torch.set_rng_state(state["rng"])
-    if state["cuda_rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
-    return progress, best
+    return progress, best, state["random"]
 
 
 def write_weights(path: Path, state: dict[str, torch.Tensor], **metadata: str) -> None:

@@ -26,13 +26,13 @@ from trashseg.config import CrfConfig, TrainConfig
 from trashseg.config_file import read_yaml, validate, write_yaml
 from trashseg.data.coco import CocoDataset, Photo, rasterize, read_photo
 from trashseg.data.folds import Folds
+from trashseg.device import Resources
 from trashseg.errors import CheckpointError, DataError
 from trashseg.files import new_folder, write_json, write_text
 from trashseg.masks import PhotoMasks, cpu_pool, photo_masks, resize_probabilities, stream
 from trashseg.member import Member, batched, load_member, member_scores, probabilities, read_oof
 from trashseg.metrics import Scores, SegmentationScores
 from trashseg.pictures import write_image
-from trashseg.train import Resources
 
 KINDS = ("soft_vote", "soft_vote_crf")
 PHOTOS_AT_A_TIME = 4
@@ -50,7 +50,8 @@ class FoldModel:
 
     @property
     def name(self) -> str:
-        return f"{self.candidate}/{self.fold}"
+        """CONFIGURATION/FOLD, as its folder is called."""
+        return f"{self.folder.parent.name}/{self.fold}"
 
 
 @dataclass(frozen=True)

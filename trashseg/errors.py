@@ -25,5 +25,9 @@ class NonFiniteError(TrashSegError):
     """The loss became NaN or infinite; training stopped before the weights were touched."""
 
 
+class MemoryShortError(TrashSegError):
+    """Not even the smallest part of a batch fits into the GPU's memory."""
+
+
 class ResourceError(TrashSegError):
     """The machine or cluster does not have what the configuration asks for."""

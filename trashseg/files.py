@@ -46,3 +46,13 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Have a folder and all in it on the disk, not only in the memory of this machine."""
+    for entry in [*path.rglob("*"), path]:
+        descriptor = os.open(entry, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -25,18 +25,19 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from trashseg.augment import normalize
-from trashseg.checkpoint import latest_checkpoint, read_weights, write_weights
+from trashseg.checkpoint import read_weights, write_weights
 from trashseg.config import TrainConfig, fingerprint
 from trashseg.config_file import load_train_config, write_yaml
 from trashseg.data.cache import dataset_key, resize_photo
 from trashseg.data.coco import CocoDataset, Photo, rasterize, read_photo
 from trashseg.data.folds import Folds, write_folds
+from trashseg.device import Resources, autocast, memory_format, place
 from trashseg.errors import CheckpointError
-from trashseg.files import write_json
+from trashseg.files import write_json, write_text
 from trashseg.masks import decide, resize_probabilities
 from trashseg.metrics import Scores, SegmentationScores
 from trashseg.models import build_model
-from trashseg.train import Metrics, Resources, autocast, memory_format, place, train
+from trashseg.train import FoldTraining, Metrics
 
 
 @dataclass(frozen=True)
@@ -64,37 +65,22 @@ def train_member(
 ) -> Scores:
     """Train one fold into `out` and return its scores; what is already there is not done again.
 
-    An interrupted training goes on from its last epoch. Raises as `train` does, and CheckpointError
-    where `out` holds a fold of another configuration.
+    An interrupted training goes on from its last epoch. Raises as `FoldTraining` does, and
+    CheckpointError where `out` holds a fold of another configuration.
     """
     if (done := member_scores(out, config)) is not None:
         return done
     checkpoints = out / "checkpoints"
-    resume_from = latest_checkpoint(checkpoints)
-    if resume_from is None:
-        (out / "history.jsonl").unlink(missing_ok=True)
-
-    def write_settings() -> None:  # not before the first epoch: what cannot start leaves nothing
-        write_folds(out / "folds.json", dataset, folds)
-        write_yaml(out / "config.yaml", config.model_dump(mode="json"))
-
-    def report(metrics: Metrics, checkpoint: Path) -> None:
-        write_settings()
-        with (out / "history.jsonl").open("a") as history:
-            history.write(json.dumps(metrics) + "\n")
-        on_epoch(metrics)
-
-    progress, model = train(
-        config,
-        dataset,
-        folds,
-        fold,
-        report,
-        checkpoints=checkpoints,
-        resources=resources,
-        resume_from=resume_from,
+    training = FoldTraining(
+        config, dataset, folds, fold, checkpoints=checkpoints, resources=resources
     )
-    write_settings()  # a resumed training may have had no epoch left to report
+    if training.history:
+        write_progress(out, config, dataset, folds, training)
+    while not training.finished:  # nothing is written before: what cannot start leaves nothing
+        metrics = training.next_epoch()
+        write_progress(out, config, dataset, folds, training)
+        on_epoch(metrics)
+    model = training.best_model()
     member = Member(
         out,
         config,
@@ -113,12 +99,24 @@ def train_member(
         fold=str(fold),
         dataset=member.dataset,
     )
-    pictures = latest_checkpoint(checkpoints)
-    if pictures:
-        shutil.copytree(pictures / "pictures", out / "pictures", dirs_exist_ok=True)
-    write_json(out / "metrics.json", {**scores, "best_epoch": progress.best_epoch, "fold": fold})
+    last = training.history[-1]
+    assert training.checkpoint is not None
+    shutil.copytree(training.checkpoint / "pictures", out / "pictures", dirs_exist_ok=True)
+    write_json(out / "metrics.json", {**scores, "best_epoch": last["best_epoch"], "fold": fold})
     shutil.rmtree(checkpoints)
     return scores
+
+
+def write_progress(
+    out: Path, config: TrainConfig, dataset: CocoDataset, folds: Folds, training: FoldTraining
+) -> None:
+    """Whose training this is, once, and its history anew, from what the checkpoint knows: after a kill
+    no epoch is missing or there twice."""
+    if not (out / "config.yaml").is_file():
+        write_folds(out / "folds.json", dataset, folds)
+        write_yaml(out / "config.yaml", config.model_dump(mode="json"))
+    lines = [json.dumps(metrics) + "\n" for metrics in training.history]
+    write_text(out / "history.jsonl", "".join(lines))
 
 
 def member_scores(out: Path, config: TrainConfig) -> Scores | None:

@@ -11,7 +11,8 @@ from trashseg.config import TrainConfig
 from trashseg.config_file import load_train_config
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import stratify
-from trashseg.train import Resources, train
+from trashseg.device import Resources
+from trashseg.train import FoldTraining
 
 pytestmark = pytest.mark.slow
 
@@ -22,16 +23,16 @@ def trained(
     space: Space, base: TrainConfig, point: Point, data: Path, out: Path
 ) -> dict[str, Tensor]:
     dataset = load_coco(data)
-    _, model = train(
+    training = FoldTraining(
         space.apply(base, point),
         dataset,
         stratify(dataset, 2, 0),
         0,
-        lambda metrics, checkpoint: None,
         checkpoints=out,
         resources=Resources(1, torch.device("cpu")),
     )
-    return model.state_dict()
+    training.next_epoch()
+    return training.best_model().state_dict()
 
 
 def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:

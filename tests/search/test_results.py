@@ -12,11 +12,14 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
-from search.results import Row, leaderboard, summary, to_csv, write_results
-from search.run_folder import RunFolder
-from search.searcher import OptunaSearcher, open_study
+from search.ledger import Ledger
+from search.results import Row, best_trials, leaderboard, summary, to_csv, write_results
+from search.run_folder import RunFolder, new_run_folder
 from search.space import Space, load_space
 from trashseg.config_file import load_train_config
+from trashseg.data.coco import load_coco
+from trashseg.data.folds import stratify
+from trashseg.errors import ConfigError
 
 C, P, F, R = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING
 
@@ -156,18 +159,15 @@ def test_a_run_leaves_the_leaderboard_and_the_finished_configurations(
     config = SearchConfig.model_validate({"epochs": 9})
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    study = open_study(run.study_db, config)
-    searcher = OptunaSearcher(study, space, space.point_of(config.train), config.score_key)
-    endings = {"a": (9, 0.2, True), "b": (9, 0.6, True), "c": (3, 0.9, False), "d": None}
-    for name, ending in endings.items():
-        searcher.suggest(name)
-        if ending is None:
-            searcher.on_trial_complete(name, error=True)
-            continue
-        epoch, score, finished = ending
-        told = {"epoch": epoch, "best_epoch": 1, "best_miou": score, "best_miou_image": 0.1}
-        searcher.on_trial_complete(name, {**told, "finished": finished})
-    rows = write_results(run, study, config, space)
+    ledger = Ledger(run.study_db, config, space)
+    endings = [("finished", 9, 0.2), ("finished", 9, 0.6), ("pruned", 3, 0.9)]
+    for state, epoch, score in endings:
+        name = ledger.propose()
+        ledger.record_epoch(name, epoch, score)
+        ledger.end(name, state, {"epoch": epoch, "best_miou": score, "best_miou_image": 0.1})
+    ledger.end(ledger.propose(), "failed", {"error": "ValueError: ..."})
+    ledger.propose()  # still open: not a row
+    rows = write_results(run, ledger.trials, config, space)
     assert ids(rows) == [1, 0, 2, 3]
     with run.leaderboard.open() as file:
         lines = list(csv.DictReader(file))
@@ -180,6 +180,27 @@ def test_a_run_leaves_the_leaderboard_and_the_finished_configurations(
     assert best == space.apply(config.train, rows[0].point)
     assert best.optim.decoder_lr == rows[0].point["optim.decoder_lr"]
     assert load_train_config(run.best(1)) == config.train  # the hand-tuned one
+
+
+def test_the_best_trials_come_in_order_and_too_many_are_refused(
+    tmp_path: Path, sample: Path
+) -> None:
+    config = SearchConfig.model_validate({"epochs": 9, "search": {"name": "night"}})
+    config = config.model_copy(
+        update={"search": config.search.model_copy(update={"storage": str(tmp_path)})}
+    )
+    run, dataset, optim = new_run_folder(config), load_coco(sample), load_space("optim")
+    run.create(config, optim, dataset, stratify(dataset, 5, 0))
+    ledger = Ledger(run.study_db, config, optim)
+    for score in (0.25, 0.5, 0.125):
+        name = ledger.propose()
+        ledger.record_epoch(name, 9, score)
+        ledger.end(name, "finished", {"epoch": 9, "best_miou": score})
+    [(best, first), (second, hand_tuned)] = best_trials(run, 2)
+    assert (best, second) == ("trial_001", "trial_000")
+    assert hand_tuned == config.train != first
+    with pytest.raises(ConfigError, match=r"night: has 3 finished trials, --top-k is 4: lower it"):
+        best_trials(run, 4)
 
 
 def test_the_summary_counts_states_and_shows_the_best_and_the_hand_tuned_trial() -> None:

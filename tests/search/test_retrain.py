@@ -7,10 +7,12 @@ import pytest
 from mlflow import MlflowClient
 
 from search.display import Display
-from search.retrain import Job, _log_new_epochs
+from search.outbox import Outbox
+from search.retrain import Job, _catch_up, _log_new_epochs
 from search.run_folder import RunFolder
 from search.tracking import Tracker
 from trashseg.config import TrainConfig
+from trashseg.config_file import write_yaml
 from trashseg.ensemble import FoldModel
 
 
@@ -19,26 +21,45 @@ def epoch_line(epoch: int) -> str:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    folder = tmp_path / "night" / "folds" / "0" / "1"
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "night")
+
+
+@pytest.fixture
+def job(run: RunFolder) -> Job:
+    folder = run.fold("trial_003", 1)
     folder.mkdir(parents=True)
     return Job(FoldModel(candidate=0, fold=1, folder=folder, config=TrainConfig()))
 
 
-def test_each_epoch_is_logged_once_and_a_half_written_line_waits(job: Job, tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    tracker = Tracker(RunFolder(tmp_path / "night"), uri)
+def test_a_fold_begins_with_its_first_epoch_and_logs_each_once(job: Job, run: RunFolder) -> None:
+    uri = f"sqlite:///{run.path.parent}/mlflow.db"
+    assert job.what == "fold/trial_003/1"
     history = job.model.folder / "history.jsonl"
-    with Display("folds", 1, "folds") as display:
+    with Display("folds", 1, "folds") as display, Tracker(run, uri).closing() as tracker:
         _log_new_epochs(job, tracker, display)
-        assert job.run_id == "", "a fold that has not begun has no run"
-
-        history.write_text(epoch_line(1) + epoch_line(2)[:10])
+        assert not tracker.has_started(job.what), "a fold that has not begun has no run"
+        history.write_text(epoch_line(1))
         _log_new_epochs(job, tracker, display)
-        assert job.logged == 1
-
         history.write_text(epoch_line(1) + epoch_line(2))
         _log_new_epochs(job, tracker, display)
         _log_new_epochs(job, tracker, display)
-    points = MlflowClient(uri).get_metric_history(job.run_id, "miou")
+    points = MlflowClient(uri).get_metric_history(run.mlflow_ids()[job.what], "miou")
     assert [(point.step, point.value) for point in points] == [(1, 0.1), (2, 0.2)]
+
+
+def test_a_fold_whose_end_mlflow_did_not_hear_of_is_closed_by_the_next_command(
+    job: Job, run: RunFolder
+) -> None:
+    uri = f"sqlite:///{run.path.parent}/mlflow.db"
+    folder = job.model.folder
+    (folder / "history.jsonl").write_text(epoch_line(1) + epoch_line(2))
+    write_yaml(folder / "config.yaml", TrainConfig().model_dump(mode="json"))
+    (folder / "metrics.json").write_text('{"miou": 0.25, "fold": 1}')
+    for _ in range(2):
+        with Display("folds", 1, "folds") as display, Tracker(run, uri).closing() as tracker:
+            _catch_up(job, tracker, display)
+    logged = MlflowClient(uri).get_run(run.mlflow_ids()[job.what])
+    assert logged.info.status == "FINISHED"
+    assert logged.data.metrics["final/miou"] == 0.25
+    assert [event["kind"] for event in Outbox(run.mlflow).history].count("end") == 1

@@ -1,5 +1,7 @@
 """Where a run keeps what it leaves, and how it is found again."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,11 +9,12 @@ import pytest
 from search.config import SearchConfig, load_search_config
 from search.run_folder import RunFolder, new_run_folder, open_run_folder
 from search.space import load_space
-from trashseg.config import TrainConfig
 from trashseg.config_file import write_yaml
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import stratify
-from trashseg.errors import ConfigError
+from trashseg.errors import ConfigError, TrashSegError
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def make_config(storage: Path, name: str, data: Path | str = "data") -> SearchConfig:
@@ -40,7 +43,9 @@ def test_a_new_run_writes_nothing_before_it_is_created(tmp_path: Path) -> None:
 
 def test_an_existing_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "night").mkdir()
-    with pytest.raises(ConfigError, match=r"night: a run of this name exists: choose another --n"):
+    with pytest.raises(
+        ConfigError, match=r"night: a run of this name exists: add --resume to go on"
+    ):
         new_run_folder(make_config(tmp_path, "night"))
 
 
@@ -62,20 +67,47 @@ def test_a_storage_without_runs_says_how_to_start(tmp_path: Path, exists: bool) 
         open_run_folder("half", storage)
 
 
-def test_the_best_configurations_come_in_order_and_too_many_are_refused(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "night")
-    configs = [TrainConfig(epochs=epochs) for epochs in (3, 5)]
-    for rank, config in enumerate(configs):
-        write_yaml(run.best(rank), config.model_dump(mode="json"))
-    assert run.best_configs(1) == configs[:1]
-    assert run.best_configs(2) == configs
-    with pytest.raises(ConfigError, match=r"night: has 2 finished trials, --top-k is 3: lower it"):
-        run.best_configs(3)
+def test_a_run_is_whole_or_not_there(
+    tmp_path: Path, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path, "night", sample)
+    dataset = load_coco(sample)
+    folds = stratify(dataset, 5, 0)
+
+    def keep(self: RunFolder, config: SearchConfig) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "keep", keep)
+    with pytest.raises(KeyboardInterrupt):
+        new_run_folder(config).create(config, load_space("optim"), dataset, folds)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_mlflow_ids_are_kept_one_by_one(tmp_path: Path) -> None:
+def test_only_one_command_at_a_time_works_on_a_run(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "night")
-    assert run.mlflow_ids() == {}
-    run.remember_mlflow_id("parent", "a")
-    run.remember_mlflow_id("trial/trial_000", "b")
-    assert RunFolder(tmp_path / "night").mlflow_ids() == {"parent": "a", "trial/trial_000": "b"}
+    assert not run.is_locked()
+    with run.locked():
+        assert RunFolder(tmp_path / "night").is_locked()
+        with (
+            pytest.raises(TrashSegError, match="night: another command works on this run: wait"),
+            RunFolder(tmp_path / "night").locked(),
+        ):
+            raise AssertionError("two at once")
+        with RunFolder(tmp_path / "noon").locked():
+            assert run.is_locked()
+    assert not run.is_locked()
+
+
+def test_a_killed_command_leaves_no_lock(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from search.run_folder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).locked(): print('locked', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "night")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        assert RunFolder(tmp_path / "night").is_locked()
+        process.kill()
+        process.wait()
+        assert not RunFolder(tmp_path / "night").is_locked()

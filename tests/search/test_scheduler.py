@@ -1,6 +1,8 @@
 """ASHA by hand: where the rungs are, who goes on, and which number it counts by."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -9,10 +11,13 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from search.config import SearchConfig
+from search.ledger import Ledger
 from search.scheduler import SuccessiveHalving, goes_on, rung_epochs
+from search.space import load_space
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 NO_CONTROLLER = cast(TuneController, None)  # the scheduler does not look at it
+SPACE = load_space("optim")
 
 
 def make_config(epochs: int, grace: int, factor: float, metric: str = "miou") -> SearchConfig:
@@ -31,20 +36,42 @@ class NamedTrial:
 
 
 class Arena:
-    """A scheduler that is told results by trial name."""
+    """A scheduler that is told results by trial name: trial_000 is the hand-tuned one, then a, b, ..."""
 
-    def __init__(self, config: SearchConfig) -> None:
-        self.scheduler = SuccessiveHalving(config, hand_tuned="trial_000")
+    def __init__(self, folder: Path, config: SearchConfig) -> None:
+        self.file, self.config = folder / "study.db", config
+        self.reopen()
+        for _ in range(5):
+            self.ledger.propose()
+
+    def reopen(self) -> None:
+        """As after a kill: all that is known is on disk."""
+        self.ledger = Ledger(self.file, self.config, SPACE)
+        self.scheduler = SuccessiveHalving(self.config, self.ledger)
 
     def hears(self, name: str, epoch: int, score: float, finished: bool = False) -> str:
         result: dict[str, Any] = {
             "epoch": epoch,
             "best_miou": score,
             "finished": finished,
-            "training_iteration": 1,  # as after every restore: it must not matter
+            "training_iteration": 1,  # as after every restart: it must not matter
         }
-        trial = cast(Trial, NamedTrial(name))
+        trial = cast(Trial, NamedTrial(NAMES.get(name, name)))
         return self.scheduler.on_trial_result(NO_CONTROLLER, trial, result)
+
+    def rung(self, epoch: int) -> dict[str, float]:
+        letters = {name: letter for letter, name in NAMES.items()}
+        scores = self.scheduler.rungs[epoch]
+        return {letters.get(name, name): score for name, score in scores.items()}
+
+
+NAMES = {letter: f"trial_{number:03d}" for number, letter in enumerate("abcd", start=1)}
+Make = Callable[[SearchConfig], Arena]
+
+
+@pytest.fixture
+def arena_of(tmp_path: Path) -> Make:
+    return lambda config: Arena(tmp_path, config)
 
 
 # --- rungs -------------------------------------------------------------------------------------
@@ -112,75 +139,109 @@ def test_who_goes_on_of_one_to_six_arrivals(
 # --- the scheduler -----------------------------------------------------------------------------
 
 
-def test_a_weak_trial_is_stopped_at_a_rung_and_nowhere_else() -> None:
-    arena = Arena(make_config(epochs=12, grace=3, factor=3.0))  # rungs at 3 and 9
+def test_a_weak_trial_is_stopped_at_a_rung_and_nowhere_else(arena_of: Make) -> None:
+    arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))  # rungs at 3 and 9
     for name, score in (("a", 0.5), ("b", 0.4)):
         for epoch in (1, 2, 3, 4):
             assert arena.hears(name, epoch, score) == CONTINUE
     assert arena.hears("c", 1, 0.1) == CONTINUE
     assert arena.hears("c", 2, 0.1) == CONTINUE
     assert arena.hears("c", 3, 0.1) == STOP
-    assert arena.scheduler.rungs == {3: {"a": 0.5, "b": 0.4, "c": 0.1}, 9: {}}
+    assert arena.rung(3) == {"a": 0.5, "b": 0.4, "c": 0.1}
+    assert arena.rung(9) == {}
+    assert arena.scheduler.stopped == {NAMES["c"]}
 
 
-def test_a_trial_is_judged_once_at_a_rung_with_the_score_it_had_there() -> None:
-    arena = Arena(make_config(epochs=12, grace=3, factor=3.0))
+def test_a_trial_is_judged_once_at_a_rung_with_the_score_it_had_there(arena_of: Make) -> None:
+    arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
     for name, score in (("a", 0.5), ("b", 0.1), ("c", 0.6)):
         assert arena.hears(name, 3, score) == CONTINUE
     assert arena.hears("b", 4, 0.1) == CONTINUE  # by now it would be stopped
     assert arena.hears("a", 5, 0.9) == CONTINUE
-    assert arena.scheduler.rungs[3] == {"a": 0.5, "b": 0.1, "c": 0.6}
+    assert arena.rung(3) == {"a": 0.5, "b": 0.1, "c": 0.6}
 
 
-def test_the_hand_tuned_trial_is_never_stopped_but_sets_the_bar() -> None:
-    arena = Arena(make_config(epochs=12, grace=3, factor=3.0))
+def test_the_hand_tuned_trial_is_never_stopped_but_sets_the_bar(arena_of: Make) -> None:
+    arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
     for name in ("a", "b", "c"):
         arena.hears(name, 3, 0.5)
         arena.hears(name, 9, 0.6)
     assert arena.hears("trial_000", 3, 0.01) == CONTINUE
     assert arena.hears("trial_000", 9, 0.02) == CONTINUE
-    assert arena.scheduler.rungs[3]["trial_000"] == 0.01
-    assert arena.scheduler.rungs[9]["trial_000"] == 0.02
+    assert arena.rung(3)["trial_000"] == 0.01
+    assert arena.rung(9)["trial_000"] == 0.02
     assert arena.hears("d", 3, 0.005) == STOP
 
 
-def test_a_hand_tuned_trial_that_is_best_stops_the_others() -> None:
-    arena = Arena(make_config(epochs=12, grace=3, factor=3.0))
+def test_a_hand_tuned_trial_that_is_best_stops_the_others(arena_of: Make) -> None:
+    arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
     arena.hears("trial_000", 3, 0.9)
     arena.hears("a", 3, 0.1)
     assert arena.hears("b", 3, 0.8) == STOP
 
 
-def test_a_trial_that_ends_at_a_rung_is_recorded_and_not_stopped() -> None:
-    arena = Arena(make_config(epochs=12, grace=3, factor=3.0))
+def test_a_trial_that_ends_at_a_rung_is_recorded_and_not_stopped(arena_of: Make) -> None:
+    arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
     arena.hears("a", 3, 0.5)
     arena.hears("b", 3, 0.5)
     assert arena.hears("c", 3, 0.1, finished=True) == CONTINUE  # out of patience
-    assert arena.scheduler.rungs[3]["c"] == 0.1
+    assert arena.rung(3)["c"] == 0.1
 
 
-def test_a_trial_that_jumps_over_a_rung_is_judged_where_it_lands() -> None:
-    arena = Arena(make_config(epochs=30, grace=3, factor=3.0))  # rungs at 3, 9 and 27
-    for name in ("a", "b"):
-        for epoch in (3, 9):
-            arena.hears(name, epoch, 0.5)
-    assert arena.hears("c", 10, 0.2) == STOP
-    assert arena.scheduler.rungs[3]["c"] == arena.scheduler.rungs[9]["c"] == 0.2
-    assert arena.hears("d", 4, 0.7) == CONTINUE
-    assert arena.scheduler.rungs[3]["d"] == 0.7
-
-
-def test_one_lost_rung_is_enough_to_be_stopped() -> None:
-    arena = Arena(make_config(epochs=30, grace=3, factor=3.0))
-    for name in ("a", "b"):
-        arena.hears(name, 3, 0.5)  # nobody has been at 9 yet: there it would pass
-    assert arena.hears("c", 9, 0.2) == STOP
-
-
-def test_it_compares_the_metric_that_the_search_is_about() -> None:
-    scheduler = SuccessiveHalving(make_config(9, 3, 3.0, "miou_image"), hand_tuned="trial_000")
+def test_it_compares_the_metric_that_the_search_is_about(tmp_path: Path) -> None:
+    arena = Arena(tmp_path, make_config(9, 3, 3.0, "miou_image"))
     for name, score in (("a", 0.1), ("b", 0.2), ("c", 0.3)):
         result = {"epoch": 3, "best_miou": 1 - score, "best_miou_image": score, "finished": False}
-        trial = cast(Trial, NamedTrial(name))
-        assert scheduler.on_trial_result(NO_CONTROLLER, trial, result) == CONTINUE
-    assert scheduler.rungs == {3: {"a": 0.1, "b": 0.2, "c": 0.3}}
+        trial = cast(Trial, NamedTrial(NAMES[name]))
+        assert arena.scheduler.on_trial_result(NO_CONTROLLER, trial, result) == CONTINUE
+    assert arena.rung(3) == {"a": 0.1, "b": 0.2, "c": 0.3}
+
+
+def test_a_trial_that_reports_its_failure_is_stopped_and_enters_no_rung(arena_of: Make) -> None:
+    arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
+    trial = cast(Trial, NamedTrial(NAMES["a"]))
+    failure = {"error": "NonFiniteError: ...", "traceback": "..."}
+    assert arena.scheduler.on_trial_result(NO_CONTROLLER, trial, failure) == STOP
+    assert arena.rung(3) == {}
+    assert arena.scheduler.stopped == set()
+
+
+# --- after a kill ------------------------------------------------------------------------------
+
+
+def test_the_rungs_of_a_killed_search_come_back_in_their_order(arena_of: Make) -> None:
+    arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
+    for name, score in (("c", 0.1), ("a", 0.5), ("b", 0.4)):
+        arena.hears(name, 3, score)
+    arena.hears("a", 9, 0.6)
+    before = {epoch: list(arena.rung(epoch).items()) for epoch in (3, 9)}
+    arena.reopen()
+    assert {epoch: list(arena.rung(epoch).items()) for epoch in (3, 9)} == before
+    assert before[3] == [("c", 0.1), ("a", 0.5), ("b", 0.4)]
+
+
+def test_a_repeated_report_is_judged_as_it_was_then_not_by_who_came_later(arena_of: Make) -> None:
+    """c passed as the first arrival; d was stopped as the fourth. Both stay so after a kill."""
+    arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
+    decisions = {}
+    for name, score in (("c", 0.1), ("a", 0.5), ("b", 0.6), ("d", 0.4)):
+        decisions[name] = arena.hears(name, 3, score)
+    assert decisions == {"c": CONTINUE, "a": CONTINUE, "b": CONTINUE, "d": STOP}
+    arena.reopen()
+    for name, score in (("d", 0.4), ("b", 0.6), ("a", 0.5), ("c", 0.1)):
+        assert arena.hears(name, 3, score) == decisions[name]
+    assert list(arena.rung(3)) == ["c", "a", "b", "d"]
+
+
+def test_an_epoch_that_was_entered_without_its_arrival_arrives_when_it_is_repeated(
+    arena_of: Make,
+) -> None:
+    """The kill came between the two transactions: no decision was made yet."""
+    arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
+    arena.hears("a", 3, 0.5)
+    arena.hears("b", 3, 0.6)
+    arena.ledger.record_epoch(NAMES["c"], 3, 0.1)
+    arena.reopen()
+    assert arena.rung(3) == {"a": 0.5, "b": 0.6}
+    assert arena.hears("c", 3, 0.1) == STOP
+    assert arena.rung(3) == {"a": 0.5, "b": 0.6, "c": 0.1}

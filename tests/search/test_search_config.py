@@ -61,7 +61,7 @@ def test_a_file_holds_training_keys_beside_a_search_section(tmp_path: Path) -> N
     assert config.train.loss.model_dump() == {
         "name": "focal", "gamma": 3.0, "class_weights": "none"
     }  # fmt: skip
-    assert config.search.fold == SearchConfig().search.fold
+    assert config.search.folds == SearchConfig().search.folds == (0,)
 
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:
@@ -102,9 +102,33 @@ def test_a_grace_period_as_long_as_a_trial_is_allowed() -> None:
 
 
 def test_a_fold_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"search\.fold \(3\) does not exist: .* folds 0 to 2"):
-        load_search_config(None, ["data.folds=3", "search.fold=3"])
-    assert load_search_config(None, ["data.folds=3", "search.fold=2"]).search.fold == 2
+    with pytest.raises(ConfigError, match=r"search\.folds \(3\) does not exist: .* folds 0 to 2"):
+        load_search_config(None, ["data.folds=3", "search.folds=[0, 3]"])
+    config = load_search_config(None, ["data.folds=3", "search.folds=[0, 2]"])
+    assert config.search.folds == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"), [("[]", "at least 1 item"), ("[1, 1]", "name each fold once")]
+)
+def test_folds_that_make_no_sense_are_refused(folds: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_search_config(None, [f"search.folds={folds}"])
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds"), [("90s", 90.0), ("45m", 2700.0), ("8h", 28800.0), ("1.5h", 5400.0)]
+)
+def test_a_time_budget_is_a_number_and_a_unit(budget: str, seconds: float) -> None:
+    config = load_search_config(None, [f"search.time_budget={budget}"])
+    assert config.search.budget_seconds == seconds
+    assert SearchConfig().search.budget_seconds is None
+
+
+@pytest.mark.parametrize("budget", ["8", "8 hours", "h", "-1h"])
+def test_any_other_time_budget_is_refused(budget: str) -> None:
+    with pytest.raises(ConfigError, match=r"search\.time_budget: .*such as 90m or 8h"):
+        load_search_config(None, [f"search.time_budget='{budget}'"])
 
 
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:

@@ -1,37 +1,42 @@
-"""Proposals and states with a real study on disk."""
+"""What Tune is given to run, and what the ledger hears of how it ended."""
 
 import pickle
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from optuna.trial import TrialState
+from ray.tune.search import Searcher
 
 from search.config import SearchConfig
-from search.searcher import OptunaSearcher, open_study
-from search.space import Point, Space, load_space
+from search.ledger import Ledger
+from search.searcher import LOST, OptunaSearcher
+from search.space import load_space
 
 CONFIG = SearchConfig.model_validate(
     {"epochs": 9, "search": {"name": "night", "startup_trials": 3, "seed": 4}}
 )
+SPACE = load_space("optim")
 
 
-@pytest.fixture
-def space(tmp_path: Path) -> Space:
-    """A small one, because every parameter is a transaction."""
-    (tmp_path / "space.yaml").write_text(
-        "loss.name: {choice: [cross_entropy, focal]}\n"
-        "loss.gamma: {float: [0.5, 4.0], when: {loss.name: [focal]}}\n"
-        "optim.decoder_lr: {float: [1.0e-4, 5.0e-3], log: true}\n"
-    )
-    return load_space(str(tmp_path / "space.yaml"))
+class Desk:
+    """A searcher on a real ledger."""
 
+    def __init__(self, folder: Path, trials: int = 9) -> None:
+        self.ledger = Ledger(folder / "study.db", CONFIG, SPACE)
+        self.stopped: set[str] = set()
+        self.may_propose = True
+        self.heard: list[tuple[str, str]] = []
+        self.searcher = OptunaSearcher(
+            self.ledger,
+            trials,
+            self.stopped,
+            may_propose=lambda: self.may_propose,
+            on_end=[lambda name, state, facts: self.heard.append((name, state))],
+        )
 
-def make_searcher(path: Path, space: Space, config: SearchConfig = CONFIG) -> OptunaSearcher:
-    study = open_study(path, config)
-    return OptunaSearcher(study, space, space.point_of(config.train), config.score_key)
+    def states(self) -> list[TrialState]:
+        return [trial.state for trial in self.ledger.trials]
 
 
 def result(epoch: int, score: float, finished: bool = False) -> dict[str, Any]:
@@ -41,199 +46,109 @@ def result(epoch: int, score: float, finished: bool = False) -> dict[str, Any]:
         "best_miou": score,
         "best_miou_image": score / 2,
         "finished": finished,
+        "pid": 7,
     }
 
 
-def score_of(point: Point) -> float:
-    """Some landscape for the sampler to learn."""
-    return 1.0 - abs(float(point["optim.decoder_lr"]) - 2e-3)
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
 
 
-def run(searcher: OptunaSearcher, first: int, count: int) -> list[Point]:
-    """Ask for trials and end each: every third is stopped early, every fifth fails."""
-    points = []
-    for number in range(first, first + count):
-        point = searcher.suggest(f"tune{number}")
-        points.append(point)
-        searcher.on_trial_result(f"tune{number}", result(3, score_of(point) / 2))
-        if number % 5 == 4:
-            searcher.on_trial_complete(f"tune{number}", error=True)
-        elif number % 3 == 2:
-            searcher.on_trial_complete(f"tune{number}", result(4, score_of(point) * 0.6))
-        else:
-            searcher.on_trial_complete(f"tune{number}", result(9, score_of(point), finished=True))
-    return points
+# --- what is handed out ------------------------------------------------------------------------
 
 
-# --- the first trial ---------------------------------------------------------------------------
+def test_it_proposes_until_the_search_has_its_trials(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, trials=2)
+    assert desk.searcher.to_hand_out == 2
+    points = [desk.searcher.suggest("x"), desk.searcher.suggest("y")]
+    assert points == [desk.ledger.points["trial_000"], desk.ledger.points["trial_001"]]
+    assert desk.searcher.suggest("z") == Searcher.FINISHED
+    assert desk.ledger.proposed == 2
 
 
-def test_the_first_proposal_is_the_hand_tuned_point(tmp_path: Path, space: Space) -> None:
-    searcher = make_searcher(tmp_path / "study.db", space)
-    assert searcher.suggest("x") == space.point_of(CONFIG.train)
-    assert searcher.suggest("y") != space.point_of(CONFIG.train)
-    first, second = open_study(tmp_path / "study.db", CONFIG).trials
-    assert first.user_attrs == {"hand_tuned": True, "trial_id": "trial_000"}
-    assert second.user_attrs == {"trial_id": "trial_001"}
-    assert searcher.hand_tuned == "trial_000"
+def test_open_trials_of_a_killed_search_come_first_then_new_ones(tmp_path: Path) -> None:
+    before = Desk(tmp_path)
+    for tune_id in "abc":
+        before.searcher.suggest(tune_id)
+    before.ledger.record_epoch("trial_001", 1, 0.5)
+    before.searcher.on_trial_complete("b", result(9, 0.5, finished=True))
+
+    after = Desk(tmp_path, trials=4)
+    assert after.searcher.to_hand_out == 3
+    points = [after.searcher.suggest(tune_id) for tune_id in "uvw"]
+    names = ["trial_000", "trial_002", "trial_003"]
+    assert points == [after.ledger.points[name] for name in names]
+    assert after.searcher.suggest("x") == Searcher.FINISHED
 
 
-@pytest.mark.parametrize("name", ["aug_loss", "full", "model", "optim"])
-def test_the_first_proposal_is_the_hand_tuned_point_of_conditional_spaces_too(
-    tmp_path: Path, name: str
+def test_no_new_trial_is_proposed_when_that_is_not_allowed_but_open_ones_go_on(
+    tmp_path: Path,
 ) -> None:
-    space = load_space(name)
-    searcher = make_searcher(tmp_path / "study.db", space)
-    assert searcher.suggest("x") == space.point_of(CONFIG.train)
+    Desk(tmp_path).searcher.suggest("a")
+    desk = Desk(tmp_path)
+    desk.may_propose = False
+    assert desk.searcher.suggest("b") == desk.ledger.points["trial_000"]
+    assert desk.searcher.suggest("c") == Searcher.FINISHED
+    assert desk.ledger.proposed == 1
 
 
-# --- states ------------------------------------------------------------------------------------
+# --- how trials end ----------------------------------------------------------------------------
 
 
-def test_a_trial_that_ran_to_its_end_is_complete_with_its_best_score(
-    tmp_path: Path, space: Space
-) -> None:
-    searcher = make_searcher(tmp_path / "study.db", space)
-    searcher.suggest("x")
-    searcher.on_trial_result("x", result(1, 0.25))
-    searcher.on_trial_result("x", result(2, 0.5))
-    searcher.on_trial_complete("x", result(3, 0.75, finished=True))
-    [trial] = open_study(tmp_path / "study.db", CONFIG).trials
+def test_a_trial_that_ran_to_its_end_is_finished(desk: Desk) -> None:
+    desk.searcher.suggest("x")
+    desk.ledger.record_epoch("trial_000", 9, 0.75)
+    desk.searcher.on_trial_complete("x", result(9, 0.75, finished=True))
+    [trial] = desk.ledger.trials
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.75)
-    assert trial.intermediate_values == {1: 0.25, 2: 0.5}
-    assert {key: trial.user_attrs[key] for key in ("epoch", "best_epoch")} == {
-        "epoch": 3, "best_epoch": 3
+    facts = {key: value for key, value in trial.user_attrs.items() if key != "hand_tuned"}
+    assert facts == {
+        "trial_id": "trial_000", "epoch": 9, "best_epoch": 9, "best_miou": 0.75,
+        "best_miou_image": 0.375,
     }  # fmt: skip
-    assert (trial.user_attrs["best_miou"], trial.user_attrs["best_miou_image"]) == (0.75, 0.375)
+    assert desk.heard == [("trial_000", "finished")]
 
 
-def test_a_stopped_trial_is_pruned_with_the_scores_of_all_its_epochs(
-    tmp_path: Path, space: Space
-) -> None:
-    searcher = make_searcher(tmp_path / "study.db", space)
-    searcher.suggest("x")
-    searcher.on_trial_result("x", result(1, 0.25))
-    searcher.on_trial_result("x", result(2, 0.5))
-    searcher.on_trial_complete("x", result(3, 0.625))  # Tune reports the last epoch only here
-    [trial] = open_study(tmp_path / "study.db", CONFIG).trials
-    assert trial.state == TrialState.PRUNED
-    assert trial.intermediate_values == {1: 0.25, 2: 0.5, 3: 0.625}
-    assert trial.user_attrs["epoch"] == 3
+def test_a_trial_that_asha_stopped_is_pruned(desk: Desk) -> None:
+    desk.searcher.suggest("x")
+    desk.ledger.record_epoch("trial_000", 3, 0.25)
+    desk.stopped.add("trial_000")
+    desk.searcher.on_trial_complete("x", result(3, 0.25))
+    assert desk.states() == [TrialState.PRUNED]
+    assert desk.heard == [("trial_000", "pruned")]
+    assert desk.stopped == set()
 
 
 @pytest.mark.parametrize(
-    "ending",
+    ("ending", "error"),
     [
-        {"error": True},
-        {"result": result(2, 0.5), "error": True},
-        {"result": None},
-        {"result": {}},
-        {"result": {"pid": 1}},
+        ({"result": {"error": "NonFiniteError: nan", "traceback": "..."}}, "NonFiniteError: nan"),
+        ({"error": True}, LOST),
+        ({"result": result(2, 0.5), "error": True}, LOST),
     ],
-    ids=str,
+    ids=["reported", "never came up", "lost too often"],
 )
-def test_a_trial_that_failed_or_reported_nothing_is_failed(
-    tmp_path: Path, space: Space, ending: dict[str, Any]
+def test_a_trial_that_reported_an_error_or_was_given_up_is_failed(
+    desk: Desk, ending: dict[str, Any], error: str
 ) -> None:
-    searcher = make_searcher(tmp_path / "study.db", space)
-    searcher.suggest("x")
-    searcher.on_trial_result("x", result(1, 0.25))
-    searcher.on_trial_complete("x", **ending)
-    [trial] = open_study(tmp_path / "study.db", CONFIG).trials
-    assert trial.state == TrialState.FAIL
-    assert trial.intermediate_values == {1: 0.25}
+    desk.searcher.suggest("x")
+    desk.searcher.on_trial_complete("x", **ending)
+    assert desk.states() == [TrialState.FAIL]
+    assert desk.ledger.trials[0].user_attrs["error"] == error
 
 
-def test_a_score_of_zero_counts(tmp_path: Path, space: Space) -> None:
-    searcher = make_searcher(tmp_path / "study.db", space)
-    searcher.suggest("x")
-    searcher.on_trial_complete("x", result(9, 0.0, finished=True))
-    [trial] = open_study(tmp_path / "study.db", CONFIG).trials
-    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
-
-
-def test_the_metric_that_is_searched_for_is_the_studys_value(tmp_path: Path, space: Space) -> None:
-    config = CONFIG.model_copy(update={"metric": "miou_image"})
-    searcher = make_searcher(tmp_path / "study.db", space, config)
-    searcher.suggest("x")
-    searcher.on_trial_complete("x", result(9, 0.5, finished=True))
-    assert open_study(tmp_path / "study.db", config).best_value == 0.25
-
-
-# --- seeds -------------------------------------------------------------------------------------
-
-
-def test_the_same_seed_gives_the_same_proposals_when_told_the_same(
-    tmp_path: Path, space: Space
+@pytest.mark.parametrize("last", [None, {}, result(2, 0.5)], ids=str)
+def test_a_trial_that_was_only_interrupted_stays_open(
+    desk: Desk, last: dict[str, Any] | None
 ) -> None:
-    once = run(make_searcher(tmp_path / "a.db", space), 0, 8)
-    again = run(make_searcher(tmp_path / "b.db", space), 0, 8)
-    assert once == again
-    assert all(one != other for one, other in pairwise(once))
+    """Tune says "complete" of every trial that it stops, also when the search is stopped."""
+    desk.searcher.suggest("x")
+    desk.searcher.on_trial_complete("x", last)
+    assert desk.states() == [TrialState.RUNNING]
+    assert list(desk.ledger.open) == ["trial_000"]
+    assert desk.heard == []
 
 
-def test_another_seed_gives_other_proposals_after_the_hand_tuned_one(
-    tmp_path: Path, space: Space
-) -> None:
-    other = CONFIG.model_copy(update={"search": CONFIG.search.model_copy(update={"seed": 5})})
-    once = run(make_searcher(tmp_path / "a.db", space), 0, 4)
-    again = run(make_searcher(tmp_path / "b.db", space, other), 0, 4)
-    assert once[0] == again[0]
-    assert all(one != two for one, two in zip(once[1:], again[1:], strict=True))
-
-
-def test_proposals_after_the_start_up_depend_on_the_results(tmp_path: Path, space: Space) -> None:
-    proposals = []
-    for sign in (1, -1):
-        searcher = make_searcher(tmp_path / f"{sign}.db", space)
-        for number in range(8):
-            point = searcher.suggest(f"tune{number}")
-            score = 0.5 + sign * 100 * float(point["optim.decoder_lr"])
-            searcher.on_trial_complete(f"tune{number}", result(9, score, finished=True))
-        proposals.append(searcher.suggest("next"))
-    assert proposals[0] != proposals[1]
-
-
-# --- crash and continue ------------------------------------------------------------------------
-
-
-def test_a_restored_searcher_goes_on_with_the_same_proposals(tmp_path: Path, space: Space) -> None:
-    """Tune unpickles the searcher as it was at the start, then restores its saved state."""
-    straight = make_searcher(tmp_path / "a.db", space)
-    expected = run(straight, 0, 8)
-
-    interrupted = make_searcher(tmp_path / "b.db", space)
-    pickled = pickle.dumps(interrupted)
-    before = run(interrupted, 0, 5)
-    interrupted.save(str(tmp_path / "searcher.pkl"))
-    del interrupted
-    restored = pickle.loads(pickled)
-    restored.restore(str(tmp_path / "searcher.pkl"))
-    assert before + run(restored, 5, 3) == expected
-
-
-def test_a_restored_searcher_knows_the_trials_under_way(tmp_path: Path, space: Space) -> None:
-    searcher = make_searcher(tmp_path / "study.db", space)
-    pickled = pickle.dumps(searcher)
-    searcher.suggest("x")
-    searcher.suggest("y")
-    searcher.on_trial_result("y", result(1, 0.25))
-    searcher.save(str(tmp_path / "searcher.pkl"))
-    restored = pickle.loads(pickled)
-    restored.restore(str(tmp_path / "searcher.pkl"))
-    restored.on_trial_result("y", result(2, 0.5))
-    restored.on_trial_complete("y", result(3, 0.75))
-    restored.on_trial_complete("x", result(9, 0.5, finished=True))
-    study = open_study(tmp_path / "study.db", CONFIG)
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.PRUNED]
-    assert study.trials[1].intermediate_values == {1: 0.25, 2: 0.5, 3: 0.75}
-    assert study.trials[1].user_attrs["trial_id"] == "trial_001"
-
-
-def test_a_new_searcher_on_a_study_that_has_trials_does_not_enqueue_the_first_again(
-    tmp_path: Path, space: Space
-) -> None:
-    run(make_searcher(tmp_path / "study.db", space), 0, 2)
-    make_searcher(tmp_path / "study.db", space)
-    study = optuna.load_study(study_name="night", storage=f"sqlite:///{tmp_path}/study.db")
-    assert [trial.user_attrs.get("hand_tuned", False) for trial in study.trials] == [True, False]
+def test_its_pickles_are_empty_because_tune_writes_one_with_every_trial(desk: Desk) -> None:
+    assert len(pickle.dumps(desk.searcher)) < 200

@@ -1,6 +1,8 @@
 """What is logged can be read from a real MLflow store."""
 
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,45 +10,59 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from search.confusion import draw_confusion
+from search.mlflow_store import flatten
 from search.run_folder import RunFolder
-from search.tracking import Tracker, draw_confusion, flatten
+from search.tracking import Tracker
 from trashseg.config import TrainConfig
 from trashseg.errors import TrashSegError
 
 
 class Store:
-    """A tracker on an sqlite file in a folder, and MLflow's own view of it."""
+    """A tracker on an sqlite file, and MLflow's own view of it once all is delivered."""
 
-    def __init__(self, folder: Path) -> None:
-        self.uri = f"sqlite:///{folder}/mlflow.db"
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.uri = uri
         self.run = RunFolder(folder / "night")
-        self.tracker = Tracker(self.run, self.uri)
-        self.client = MlflowClient(self.uri)
+        self.warnings: list[str] = []
+        self.client = MlflowClient(uri)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """As the next command does."""
+        self.tracker = Tracker(self.run, self.uri, warn=self.warnings.append)
 
     def start(self, what: str, config: TrainConfig | None = None, **tags: str) -> str:
-        return self.tracker.start(what, what.rpartition("/")[2], config, tags)
+        self.tracker.start(what, what.rpartition("/")[2], config, tags)
+        return what
 
-    def get(self, run_id: str) -> Run:
-        return self.client.get_run(run_id)
+    def id(self, what: str) -> str:
+        assert self.tracker._outbox.wait_until_empty(60)
+        return self.run.mlflow_ids()[what]
 
-    def history(self, run_id: str, metric: str) -> dict[int, float]:
-        return {m.step: m.value for m in self.client.get_metric_history(run_id, metric)}
+    def get(self, what: str) -> Run:
+        return self.client.get_run(self.id(what))
 
-    def artifact(self, run_id: str, name: str) -> Path:
-        return Path(self.client.download_artifacts(run_id, name))
+    def history(self, what: str, metric: str) -> dict[int, float]:
+        points = self.client.get_metric_history(self.id(what), metric)
+        assert len({point.step for point in points}) == len(points)
+        return {point.step: point.value for point in points}
+
+    def artifact(self, what: str, name: str) -> Path:
+        return Path(self.client.download_artifacts(self.id(what), name))
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(tmp_path_factory.mktemp("mlflow"))
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for all tests: making one takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
 
 
 @pytest.fixture
-def store(shared: Store, tmp_path: Path) -> Store:
-    """The same database for all tests (making one takes seconds), another search for each."""
-    shared.run = RunFolder(tmp_path / "night")
-    shared.tracker._run = shared.run
-    return shared
+def store(uri: str, tmp_path: Path) -> Iterator[Store]:
+    store = Store(uri, tmp_path)
+    yield store
+    store.tracker.close()
 
 
 # --- runs --------------------------------------------------------------------------------------
@@ -54,36 +70,42 @@ def store(shared: Store, tmp_path: Path) -> Store:
 
 def test_trials_folds_and_the_ensemble_are_nested_in_the_search(store: Store) -> None:
     parent = store.start("parent", kind="search")
-    children = [store.start(what) for what in ("trial/trial_000", "fold/0/1", "ensemble")]
+    children = [store.start(what) for what in ("trial/trial_000", "fold/trial_000/1", "ensemble")]
     assert "mlflow.parentRunId" not in store.get(parent).data.tags
     assert store.get(parent).data.tags["kind"] == "search"
     for child in children:
-        assert store.get(child).data.tags["mlflow.parentRunId"] == parent
+        assert store.get(child).data.tags["mlflow.parentRunId"] == store.id(parent)
         assert store.get(child).info.status == "RUNNING"
     assert store.get(children[0]).data.tags["mlflow.runName"] == "trial_000"
-    assert store.run.mlflow_ids() == dict(
-        zip(("parent", "trial/trial_000", "fold/0/1", "ensemble"), [parent, *children], strict=True)
-    )
+    assert list(store.run.mlflow_ids()) == [parent, *children]
 
 
 def test_a_later_command_goes_on_in_the_same_run(store: Store) -> None:
     store.start("parent")
-    run_id = store.start("trial/trial_000", TrainConfig())
-    store.tracker.log_epoch(run_id, {"epoch": 1, "loss": 0.5})
-    store.tracker.end(run_id, "finished")
-    later = Tracker(RunFolder(store.run.path), store.uri)
-    assert later.start("trial/trial_000", "trial_000", TrainConfig(), {}) == run_id
-    assert store.get(run_id).info.status == "RUNNING"
-    later.log_epoch(run_id, {"epoch": 2, "loss": 0.25})
-    assert store.history(run_id, "loss") == {1: 0.5, 2: 0.25}
+    trial = store.start("trial/trial_000", TrainConfig())
+    store.tracker.log_epoch(trial, {"epoch": 1, "loss": 0.5})
+    store.tracker.end(trial, "finished")
+    before = store.id(trial)
+    assert store.tracker.has_ended(trial)
+    store.tracker.close()
+    store.reopen()
+    assert store.tracker.has_ended(trial)
+    store.start(trial, TrainConfig())
+    assert not store.tracker.has_ended(trial)
+    assert store.id(trial) == before
+    assert store.get(trial).info.status == "RUNNING"
+    store.tracker.log_epoch(trial, {"epoch": 1, "loss": 0.75})  # no news
+    store.tracker.log_epoch(trial, {"epoch": 2, "loss": 0.25})
+    assert store.history(trial, "loss") == {1: 0.5, 2: 0.25}
 
 
 def test_two_searches_of_one_store_have_two_parents(store: Store, tmp_path: Path) -> None:
     first = store.start("parent")
-    other = Tracker(RunFolder(tmp_path / "other"), store.uri)
-    second = other.start("parent", "other", None, {})
-    assert first != second
-    assert store.get(first).info.experiment_id == store.get(second).info.experiment_id
+    other = Store(store.uri, tmp_path / "other")
+    other.start("parent")
+    assert store.id(first) != other.id("parent")
+    assert store.get(first).info.experiment_id == other.get("parent").info.experiment_id
+    other.tracker.close()
 
 
 @pytest.mark.parametrize(
@@ -98,11 +120,11 @@ def test_two_searches_of_one_store_have_two_parents(store: Store, tmp_path: Path
 def test_a_run_ends_with_its_state(
     store: Store, state: str, detail: str, status: str, tag: str
 ) -> None:
-    run_id = store.start("trial/x")
-    store.tracker.end(run_id, state, detail)
-    assert store.get(run_id).info.status == status
-    assert store.get(run_id).info.end_time is not None
-    assert store.get(run_id).data.tags["state"] == tag
+    run = store.start("trial/x")
+    store.tracker.end(run, state, detail)
+    assert store.get(run).info.status == status
+    assert store.get(run).info.end_time is not None
+    assert store.get(run).data.tags["state"] == tag
 
 
 # --- parameters and metrics --------------------------------------------------------------------
@@ -110,37 +132,37 @@ def test_a_run_ends_with_its_state(
 
 def test_every_setting_is_a_parameter_and_the_whole_a_file(store: Store) -> None:
     config = TrainConfig(epochs=7)
-    run_id = store.start("trial/x", config)
-    params = store.get(run_id).data.params
+    run = store.start("trial/x", config)
+    params = store.get(run).data.params
     assert params == {key: str(value) for key, value in flatten(config.model_dump(mode="json"))}
     assert params["epochs"] == "7"
     assert params["loss.name"] == "cross_entropy"
-    assert "epochs: 7" in store.artifact(run_id, "config.yaml").read_text()
+    assert "epochs: 7" in store.artifact(run, "config.yaml").read_text()
 
 
 def test_more_parameters_than_a_batch_takes_are_all_logged(store: Store) -> None:
     class Wide(TrainConfig):
         many: dict[str, int] = {f"key{number}": number for number in range(250)}
 
-    run_id = store.start("trial/x", Wide())
-    params = store.get(run_id).data.params
+    run = store.start("trial/x", Wide())
+    params = store.get(run).data.params
     assert {params[f"many.key{number}"] for number in range(250)} == set(map(str, range(250)))
     assert len(params) == 250 + len(list(flatten(TrainConfig().model_dump())))
 
 
 def test_metrics_have_the_epoch_as_step(store: Store) -> None:
-    run_id = store.start("trial/x")
+    run = store.start("trial/x")
     for epoch, loss in ((1, 0.5), (2, 0.25), (3, 0.125)):
-        store.tracker.log_epoch(run_id, {"epoch": epoch, "loss": loss, "miou": 0.0})
-    assert store.history(run_id, "loss") == {1: 0.5, 2: 0.25, 3: 0.125}
-    assert store.history(run_id, "miou") == {1: 0.0, 2: 0.0, 3: 0.0}
+        store.tracker.log_epoch(run, {"epoch": epoch, "loss": loss, "miou": 0.0})
+    assert store.history(run, "loss") == {1: 0.5, 2: 0.25, 3: 0.125}
+    assert store.history(run, "miou") == {1: 0.0, 2: 0.0, 3: 0.0}
 
 
 def test_iou_is_logged_by_class_and_a_class_without_one_is_left_out(store: Store) -> None:
-    run_id = store.start("trial/x")
+    run = store.start("trial/x")
     iou = {"Background": 0.75, "General trash": 0.0, "Glass": None}
-    store.tracker.log_epoch(run_id, {"epoch": 1, "iou": iou, "finished": True, "note": "text"})
-    assert store.get(run_id).data.metrics == {
+    store.tracker.log_epoch(run, {"epoch": 1, "iou": iou, "finished": True, "note": "text"})
+    assert store.get(run).data.metrics == {
         "epoch": 1.0, "iou/Background": 0.75, "iou/General trash": 0.0
     }  # fmt: skip
 
@@ -150,21 +172,30 @@ def test_iou_is_logged_by_class_and_a_class_without_one_is_left_out(store: Store
 )
 def test_a_class_may_have_any_name(store: Store, name: str) -> None:
     """TACO itself has `Plastic bag & wrapper`; MLflow takes letters, digits and - _ . / : only."""
-    run_id = store.start("trial/x")
-    store.tracker.log_epoch(run_id, {"epoch": 1, "iou": {"Background": 0.5, name: 0.25}})
-    metrics = store.get(run_id).data.metrics
+    run = store.start("trial/x")
+    store.tracker.log_epoch(run, {"epoch": 1, "iou": {"Background": 0.5, name: 0.25}})
+    metrics = store.get(run).data.metrics
     assert sorted(metrics.values()) == [0.25, 0.5, 1.0]
 
 
 def test_final_scores_have_their_prefix(store: Store) -> None:
-    run_id = store.start("fold/0/0")
+    run = store.start("fold/0/0")
     scores: dict[str, Any] = {"miou": 0.5, "images": 20, "iou": {"Glass": 0.25, "Paper": None}}
-    store.tracker.log_scores(run_id, scores, prefix="final/")
-    metrics = store.get(run_id).data.metrics
+    store.tracker.log_scores(run, scores, prefix="final/")
+    metrics = store.get(run).data.metrics
     assert metrics["final/miou"] == 0.5
     assert metrics["final/images"] == 20.0
     assert metrics["final/iou/Glass"] == 0.25
     assert "final/iou/Paper" not in metrics
+
+
+def test_newer_scores_count(store: Store) -> None:
+    """Of a search that was given more trials, say."""
+    run = store.start("parent")
+    for best in (0.5, 0.625):
+        store.tracker.log_scores(run, {"best": {"miou": best}})
+        time.sleep(0.002)  # MLflow's clock ticks in milliseconds
+    assert store.get(run).data.metrics["best/miou"] == 0.625
 
 
 def test_flatten_keeps_order_and_joins_keys_with_dots() -> None:
@@ -177,17 +208,17 @@ def test_flatten_keeps_order_and_joins_keys_with_dots() -> None:
 
 
 def test_artifacts_lie_beside_the_database(store: Store) -> None:
-    run_id = store.start("trial/x")
-    store.tracker.log_text(run_id, "Traceback: none", "traceback.txt")
-    assert store.artifact(run_id, "traceback.txt").read_text() == "Traceback: none"
+    run = store.start("trial/x")
+    store.tracker.log_text(run, "Traceback: none", "traceback.txt")
+    assert store.artifact(run, "traceback.txt").read_text() == "Traceback: none"
     beside = Path(store.uri.removeprefix("sqlite:///")).parent / "mlartifacts"
     assert len(list(beside.rglob("traceback.txt"))) >= 1
 
 
 def test_a_folder_that_is_not_there_is_no_error(store: Store, tmp_path: Path) -> None:
-    run_id = store.start("trial/x")
-    store.tracker.log_files(run_id, tmp_path / "none", "pictures")
-    assert store.client.list_artifacts(run_id) == []
+    run = store.start("trial/x")
+    store.tracker.log_files(run, tmp_path / "none", "pictures")
+    assert store.client.list_artifacts(store.id(run)) == []
 
 
 CONFUSION = "truth,Background,Glass,Paper\nBackground,90,10,0\nGlass,0,3,1\nPaper,0,0,0\n"
@@ -195,9 +226,9 @@ CONFUSION = "truth,Background,Glass,Paper\nBackground,90,10,0\nGlass,0,3,1\nPape
 
 def test_the_confusion_matrix_is_a_picture(store: Store, tmp_path: Path) -> None:
     (tmp_path / "confusion.csv").write_text(CONFUSION)
-    run_id = store.start("ensemble")
-    store.tracker.log_confusion(run_id, tmp_path / "confusion.csv")
-    content = store.artifact(run_id, "confusion.png").read_bytes()
+    run = store.start("ensemble")
+    store.tracker.log_confusion(run, tmp_path / "confusion.csv")
+    content = store.artifact(run, "confusion.png").read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
 
 

@@ -1,8 +1,11 @@
-"""Checkpoints: whole or not there, refused where they do not fit, and resuming proven by equality."""
+"""Checkpoints: whole or not there, and refused where they do not fit."""
 
+import errno
 import json
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,14 +19,15 @@ from trashseg.checkpoint import (
     save_checkpoint,
     write_weights,
 )
-from trashseg.config import AdamConfig, StepConfig, TrainConfig
-from trashseg.data.coco import load_coco
-from trashseg.data.folds import stratify
+from trashseg.config import AdamConfig, StepConfig
+from trashseg.device import RandomState, random_state, set_random_state
 from trashseg.errors import CheckpointError
 from trashseg.optim import Schedule, build_optimizer
-from trashseg.train import Resources, train
 
-RESOURCES = Resources(cpus=1, device=torch.device("cpu"))
+
+def make_progress(epochs: int, identity: str = "mine") -> Progress:
+    history = [{"epoch": epoch, "loss": 0.5} for epoch in range(1, epochs + 1)]
+    return Progress(identity, epochs, {"miou": 0.5, "x": None}, parts=2, history=history)
 
 
 class Parts:
@@ -42,12 +46,13 @@ class Parts:
         self.schedule.after_epoch(0.5)
 
     def save(self, folder: Path, epoch: int = 1, identity: str = "mine") -> Path:
-        progress = Progress(identity, epoch, best_epoch=epoch, best_scores={"miou": 0.5, "x": None})
-        best = self.model.state_dict()
-        parts = (self.model, self.optimizer, self.schedule)
-        return save_checkpoint(folder, progress, *parts, best, lambda pictures: pictures.mkdir())
+        parts = (self.model, self.optimizer, self.schedule, self.model.state_dict(), random_state())
+        progress = make_progress(epoch, identity)
+        return save_checkpoint(folder, progress, *parts, lambda pictures: pictures.mkdir())
 
-    def load(self, path: Path, identity: str = "mine") -> tuple[Progress, dict[str, Tensor]]:
+    def load(
+        self, path: Path, identity: str = "mine"
+    ) -> tuple[Progress, dict[str, Tensor], RandomState]:
         return load_checkpoint(path, identity, self.model, self.optimizer, self.schedule)
 
 
@@ -66,8 +71,10 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     expected = torch.rand(3)  # the random state is part of a checkpoint
     torch.manual_seed(9)
     again = Parts()
-    progress, best = again.load(path)
-    assert progress == Progress("mine", 1, 1, {"miou": 0.5, "x": None})
+    progress, best, state = again.load(path)
+    assert progress == make_progress(1)
+    assert progress.epoch == 1
+    set_random_state(state)
     assert _same(best, parts.model.state_dict())
     assert _same(again.model.state_dict(), parts.model.state_dict())
     assert torch.equal(torch.rand(3), expected)
@@ -127,11 +134,12 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it(tmp_path: Path) -> No
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(
             tmp_path,
-            Progress("mine", 2),
+            make_progress(2),
             parts.model,
             parts.optimizer,
             parts.schedule,
             {},
+            random_state(),
             full_disk,
         )
     assert latest_checkpoint(tmp_path) == tmp_path / "epoch_0001"
@@ -216,79 +224,36 @@ def test_weights_that_cannot_be_read_are_named(content: bytes | None, tmp_path: 
         read_weights(path, Parts().model)
 
 
-# --- resuming ----------------------------------------------------------------------------------
+# --- a full disk -------------------------------------------------------------------------------
 
 
-class KilledError(Exception):
-    """What a scheduler that takes the machine away looks like."""
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user may not mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
-def _train(
-    config: TrainConfig, data: Path, folder: Path, stop_after: int = 99, resume: Path | None = None
-) -> tuple[list[dict[str, Any]], dict[str, Tensor], Progress]:
-    dataset = load_coco(data)
-    reports: list[dict[str, Any]] = []
-
-    def report(metrics: dict[str, Any], checkpoint: Path) -> None:
-        reports.append({name: value for name, value in metrics.items() if name != "seconds"})
-        if len(reports) == stop_after:
-            raise KilledError
-
-    progress, model = train(
-        config,
-        dataset,
-        stratify(dataset, count=5, seed=0),
-        fold=0,
-        report=report,
-        checkpoints=folder,
-        resources=RESOURCES,
-        resume_from=resume,
-    )
-    return reports, model.state_dict(), progress
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("optimizer", "schedule"),
-    [
-        ({"name": "adam"}, {"name": "step", "step_size": 1}),
-        ({"name": "adamw"}, {"name": "onecycle"}),
-        ({"name": "sgd"}, {"name": "plateau", "patience": 0}),
-        ({"name": "adam"}, {"name": "cosine_restarts", "cycle_epochs": 2, "warmup_epochs": 0.5}),
-        ({"name": "adam"}, {"name": "polynomial"}),
-    ],
-)
-def test_resuming_equals_never_having_stopped(
-    optimizer: dict[str, Any], schedule: dict[str, Any], sample: Path, tmp_path: Path
+def test_a_disk_that_fills_up_is_an_oserror_and_leaves_the_checkpoint_before(
+    small_disk: Path,
 ) -> None:
-    config = TrainConfig.model_validate(
-        {
-            "epochs": 3,
-            "batch_size": 4,
-            "data": {"image_size": 64},
-            "augment": {"shift_scale_rotate": {"p": 0.7}, "cutout": {"p": 0.5}},
-            "optim": optimizer,
-            "schedule": schedule,
-        }
-    )
-    reports, weights, progress = _train(config, sample, tmp_path / "whole")
-    with pytest.raises(KilledError):
-        _train(config, sample, tmp_path / "cut", stop_after=1)
-    checkpoint = latest_checkpoint(tmp_path / "cut")
-    torch.manual_seed(123)  # another process would have another random state
-    later, resumed, resumed_progress = _train(config, sample, tmp_path / "cut", resume=checkpoint)
-    assert later == reports[1:]
-    assert resumed_progress == progress
-    assert _same(resumed, weights)
-    for name in ("model.safetensors", "best.safetensors"):
-        one, other = (tmp_path / run / "epoch_0003" / name for run in ("whole", "cut"))
-        assert one.read_bytes() == other.read_bytes()
-
-
-@pytest.mark.slow
-def test_a_changed_configuration_does_not_resume(sample: Path, tmp_path: Path) -> None:
-    tree = {"epochs": 1, "batch_size": 4, "data": {"image_size": 64}}
-    _train(TrainConfig.model_validate(tree), sample, tmp_path)
-    changed = TrainConfig.model_validate({**tree, "seed": 1})
-    with pytest.raises(CheckpointError, match="belongs to another configuration"):
-        _train(changed, sample, tmp_path, resume=latest_checkpoint(tmp_path))
+    """Whoever drives the training can wait for room and save again."""
+    parts = Parts(inputs=40_000)  # 160 kB of weights, twice
+    first = parts.save(small_disk, epoch=1)
+    filler = small_disk / "filler"
+    for kilobytes in range(0, 320, 40):  # the disk fills up in one file or another
+        filler.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - kilobytes * 1000))
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            parts.save(small_disk, epoch=2)
+        assert caught.value.errno == errno.ENOSPC
+        assert sorted(entry.name for entry in small_disk.iterdir()) == ["epoch_0001", "filler"]
+        assert parts.load(first)[0].epoch == 1
+        filler.unlink()
+    second = parts.save(small_disk, epoch=2)
+    assert [entry.name for entry in small_disk.iterdir()] == ["epoch_0002"]
+    assert parts.load(second)[0].epoch == 2

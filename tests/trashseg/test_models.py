@@ -13,9 +13,10 @@ from trashseg.config import ModelConfig, TrainConfig
 from trashseg.config_file import validate
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import stratify
+from trashseg.device import Resources
 from trashseg.errors import ConfigError, WeightsError
 from trashseg.models import ARCHITECTURES, build_model, check_encoder, read_state
-from trashseg.train import Resources, train
+from trashseg.train import FoldTraining
 
 LITE0 = "timm-tf_efficientnet_lite0"
 LEAST_SIZE = {"pan": 128}  # its pyramid halves the sixteenth of the side three times
@@ -77,12 +78,11 @@ def test_photos_too_small_for_pan_are_refused(sample: Path, tmp_path: Path) -> N
     dataset = load_coco(sample)
     tree = {"model": {"arch": "pan"}, "data": {"image_size": 96}, "batch_size": 4, "epochs": 1}
     with pytest.raises(ConfigError, match=r"pan.*128|128.*pan"):
-        train(
+        FoldTraining(
             validate(TrainConfig, tree, where="here"),
             dataset,
             stratify(dataset, count=5, seed=0),
             fold=0,
-            report=lambda metrics, checkpoint: None,
             checkpoints=tmp_path,
             resources=Resources(cpus=1, device=torch.device("cpu")),
         )

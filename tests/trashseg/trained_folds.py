@@ -8,9 +8,9 @@ import torch
 from trashseg.config import AdamConfig, CrossEntropyConfig, DataConfig, ModelConfig, TrainConfig
 from trashseg.data.coco import CocoDataset, load_coco
 from trashseg.data.folds import Folds, make_folds
+from trashseg.device import Resources
 from trashseg.ensemble import FoldModel
 from trashseg.member import train_member
-from trashseg.train import Resources
 
 
 def tiny_config(image_size: int, **changes: object) -> TrainConfig:

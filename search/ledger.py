@@ -1,0 +1,176 @@
+"""The search's memory: every proposal, epoch, arrival at a rung and end is on disk before it counts.
+
+It is an Optuna study in sqlite, runs/NAME/study.db, and nothing beside it: the rungs of ASHA, what the
+sampler knows, the counts and the leaderboard are all read from there. Whatever is killed, and whenever,
+the next process reads the state that the last one acted on. Two things make that exact:
+
+- A trial's user attribute `trial_id`, its name, is written last in a proposal; a trial without one was
+  cut off while it was proposed, is marked FAIL, and is proposed again.
+- Proposal n is drawn by a sampler seeded with (search.seed, n), not by one stream of random numbers
+  that a restart would begin anew (optuna issue 3255): it depends on n and on the trials before it.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from search.config import SearchConfig
+from search.space import Point, Space
+
+NAME = "trial_id"
+ARRIVALS = "rungs"
+HAND_TUNED = "trial_000"  # the file's own configuration is always the first proposal
+State = Literal["finished", "pruned", "failed"]
+STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass
+class OpenTrial:
+    """A trial that was proposed and has not ended."""
+
+    id: int  # in the storage
+    number: int  # in the study, where cut-off proposals have numbers too
+    scores: dict[int, float]  # best so far, by epoch
+    arrivals: dict[int, int]  # rung's epoch -> how many trials had arrived there before
+
+
+class Ledger:
+    """The study of one search, open for writing: at most one process at a time does that."""
+
+    def __init__(self, path: Path, config: SearchConfig, space: Space) -> None:
+        self._config, self._space = config, space
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        self._study = optuna.create_study(
+            study_name=config.search.name,
+            storage=self._storage,
+            direction="maximize",
+            load_if_exists=True,
+        )
+        self.open: dict[str, OpenTrial] = {}
+        self.points: dict[str, Point] = {}  # of all trials
+        self.proposed = 0
+        self._waiting = False  # whether the hand-tuned point is already queued
+        for trial in self._study.get_trials(deepcopy=False):
+            self._take_in(trial)
+
+    def _take_in(self, trial: FrozenTrial) -> None:
+        if trial.state == TrialState.WAITING:
+            self._waiting = True
+        elif NAME in trial.user_attrs:
+            name = trial.user_attrs[NAME]
+            self.proposed += 1
+            self.points[name] = trial.params
+            if trial.state == TrialState.RUNNING:
+                self.open[name] = OpenTrial(
+                    trial._trial_id,
+                    trial.number,
+                    dict(trial.intermediate_values),
+                    arrivals_of(trial),
+                )
+        elif trial.state == TrialState.RUNNING:
+            self._study.tell(trial.number, state=TrialState.FAIL)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All whole proposals, oldest first."""
+        return named(self._study.get_trials(deepcopy=False))
+
+    def propose(self) -> str:
+        """A new trial; returns its name."""
+        number = self.proposed
+        if number == 0 and not self._waiting:
+            self._study.enqueue_trial(
+                self._space.point_of(self._config.train), user_attrs={"hand_tuned": True}
+            )
+        self._study.sampler = make_sampler(self._config, number)
+        trial = self._study.ask()
+        point = self._space.sample(trial)
+        name = f"trial_{number:03d}"
+        trial.set_user_attr(NAME, name)
+        self.open[name] = OpenTrial(trial._trial_id, trial.number, {}, {})
+        self.points[name] = point
+        self.proposed += 1
+        return name
+
+    def record_epoch(self, name: str, epoch: int, score: float) -> None:
+        """The trial's best score after `epoch`; a second time is no news."""
+        trial = self.open[name]
+        if epoch not in trial.scores:
+            self._storage.set_trial_intermediate_value(trial.id, epoch, score)
+            trial.scores[epoch] = score
+
+    def record_arrival(self, name: str, milestone: int, before: int) -> None:
+        """The trial is the rung's arrival number `before`, counted from 0."""
+        trial = self.open[name]
+        trial.arrivals[milestone] = before
+        self._annotate(trial, {ARRIVALS: {str(at): place for at, place in trial.arrivals.items()}})
+
+    def end(self, name: str, state: State, facts: dict[str, Any]) -> None:
+        """The trial has ended; `facts` are kept with it: its epochs and best scores, or its error."""
+        trial = self.open[name]
+        self._annotate(trial, facts)
+        if state == "finished":
+            self._study.tell(trial.number, trial.scores[max(trial.scores)])
+        else:
+            states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+            self._study.tell(trial.number, state=states[state])
+        del self.open[name]
+
+    def rungs(self) -> dict[int, dict[str, float]]:
+        """Of each rung that a trial has arrived at, by epoch: its trials' scores in that order."""
+        return read_rungs(self.trials)
+
+    def _annotate(self, trial: OpenTrial, facts: dict[str, Any]) -> None:
+        for key, value in facts.items():
+            self._storage.set_trial_user_attr(trial.id, key, value)
+
+
+def make_sampler(config: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
+    """TPE for proposal `number`."""
+    seed = np.random.SeedSequence([config.search.seed, number]).generate_state(1)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            n_startup_trials=config.search.startup_trials, group=True, seed=int(seed)
+        )
+
+
+# --- reading, also from another process while the search runs --------------------------------------
+
+
+def read_trials(path: Path, study_name: str) -> list[FrozenTrial]:
+    """All whole proposals of the study at `path`, oldest first."""
+    study = optuna.load_study(study_name=study_name, storage=f"sqlite:///{path}")
+    return named(study.get_trials(deepcopy=False))
+
+
+def named(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if NAME in trial.user_attrs]
+
+
+def arrivals_of(trial: FrozenTrial) -> dict[int, int]:
+    return {int(at): place for at, place in trial.user_attrs.get(ARRIVALS, {}).items()}
+
+
+def read_rungs(trials: Sequence[FrozenTrial]) -> dict[int, dict[str, float]]:
+    """{rung's epoch: {trial: its score there}}, each rung in the order of arrival."""
+    rungs: dict[int, list[tuple[int, str, float]]] = {}
+    for trial in trials:
+        for milestone, place in arrivals_of(trial).items():
+            score = trial.intermediate_values[milestone]
+            rungs.setdefault(milestone, []).append((place, trial.user_attrs[NAME], score))
+    return {
+        milestone: {name: score for _, name, score in sorted(arrived)}
+        for milestone, arrived in sorted(rungs.items())
+    }

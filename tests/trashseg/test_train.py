@@ -1,0 +1,301 @@
+"""Training a fold: resuming proven by equality, folds side by side, and what an epoch may meet."""
+
+import errno
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trashseg.checkpoint import latest_checkpoint
+from trashseg.config import TrainConfig
+from trashseg.data.coco import load_coco
+from trashseg.data.folds import stratify
+from trashseg.device import Resources
+from trashseg.epoch import Trainer, add_gradients, predict_batch, split_further, train_step
+from trashseg.errors import CheckpointError, MemoryShortError, NonFiniteError
+from trashseg.train import FoldTraining, build_trainer
+
+ROOT = Path(__file__).parent.parent.parent
+RESOURCES = Resources(cpus=1, device=torch.device("cpu"))
+TREE: dict[str, Any] = {"epochs": 3, "batch_size": 8, "patience": 0, "data": {"image_size": 64}}
+
+
+def make_config(**changes: Any) -> TrainConfig:
+    return TrainConfig.model_validate({**TREE, "model": {"weights": "none"}, **changes})
+
+
+def start(config: TrainConfig, data: Path, folder: Path, fold: int = 0) -> FoldTraining:
+    dataset = load_coco(data)
+    folds = stratify(dataset, count=5, seed=0)
+    return FoldTraining(config, dataset, folds, fold, checkpoints=folder, resources=RESOURCES)
+
+
+def run(training: FoldTraining) -> FoldTraining:
+    while not training.finished:
+        training.next_epoch()
+    return training
+
+
+def numbers(training: FoldTraining) -> list[dict[str, Any]]:
+    """The history without what no two runs share."""
+    return [{key: m[key] for key in m if key != "seconds"} for m in training.history]
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
+
+
+# --- resuming ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"),
+    [
+        ({"name": "adam"}, {"name": "step", "step_size": 1}),
+        ({"name": "adamw"}, {"name": "onecycle"}),
+        ({"name": "sgd"}, {"name": "plateau", "patience": 0}),
+        ({"name": "adam"}, {"name": "cosine_restarts", "cycle_epochs": 2, "warmup_epochs": 0.5}),
+        ({"name": "adam"}, {"name": "polynomial"}),
+    ],
+)
+def test_resuming_equals_never_having_stopped(
+    optimizer: dict[str, Any], schedule: dict[str, Any], sample: Path, tmp_path: Path
+) -> None:
+    augment = {"shift_scale_rotate": {"p": 0.7}, "cutout": {"p": 0.5}}
+    config = make_config(augment=augment, optim=optimizer, schedule=schedule)
+    whole = run(start(config, sample, tmp_path / "whole"))
+    for epoch in (1, 2):
+        torch.manual_seed(epoch)  # another process would have another random state
+        cut = start(config, sample, tmp_path / "cut")
+        assert len(cut.history) == epoch - 1
+        cut.next_epoch()
+    resumed = run(start(config, sample, tmp_path / "cut"))
+    assert numbers(resumed) == numbers(whole)
+    assert same(resumed.best_model().state_dict(), whole.best_model().state_dict())
+    for name in ("model.safetensors", "best.safetensors"):
+        one, other = (tmp_path / run / "epoch_0003" / name for run in ("whole", "cut"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.slow
+def test_folds_that_are_stepped_in_turn_equal_folds_that_run_alone(
+    sample: Path, tmp_path: Path
+) -> None:
+    config = make_config(epochs=2, augment={"cutout": {"p": 0.5}})
+    alone = [run(start(config, sample, tmp_path / f"alone{fold}", fold)) for fold in (0, 1)]
+    together = [start(config, sample, tmp_path / f"together{fold}", fold) for fold in (0, 1)]
+    for _ in range(2):
+        for training in together:
+            training.next_epoch()
+    for one, other in zip(alone, together, strict=True):
+        assert numbers(one) == numbers(other)
+        assert same(one.best_model().state_dict(), other.best_model().state_dict())
+    assert numbers(alone[0]) != numbers(alone[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_training_killed_at_random_moments_has_the_history_of_one_left_alone(
+    sample: Path, tmp_path: Path
+) -> None:
+    config = make_config(epochs=6)
+    expected = run(start(config, sample, tmp_path / "whole"))
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    code = (
+        "import sys; from pathlib import Path; from tests.trashseg.test_train import run, start\n"
+        "from trashseg.config import TrainConfig\n"
+        "out, data = map(Path, sys.argv[1:])\n"
+        "config = TrainConfig.model_validate_json((out / 'config.json').read_text())\n"
+        "training = start(config, data, out / 'cut'); print('ready', flush=True); run(training)\n"
+    )
+    moments = random.Random(5)
+    for _ in range(4):
+        command = [sys.executable, "-c", code, str(tmp_path), str(sample)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(moments.uniform(0.0, 1.5))
+            process.send_signal(signal.SIGKILL)
+    resumed = run(start(config, sample, tmp_path / "cut"))
+    assert numbers(resumed) == numbers(expected)
+    assert [entry.name for entry in (tmp_path / "cut").iterdir()] == ["epoch_0006"]
+
+
+@pytest.mark.slow
+def test_a_changed_configuration_does_not_resume(sample: Path, tmp_path: Path) -> None:
+    run(start(make_config(epochs=1), sample, tmp_path))
+    with pytest.raises(CheckpointError, match="belongs to another configuration"):
+        start(make_config(epochs=1, seed=1), sample, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_epoch_that_could_not_be_written_is_written_later_and_not_trained_again(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(epochs=2)
+    expected = run(start(config, sample, tmp_path / "whole"))
+    training = start(config, sample, tmp_path / "full")
+    training.next_epoch()
+
+    def full(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trashseg.train.save_checkpoint", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space left"):
+                training.next_epoch()
+            assert len(training.history) == 1
+            assert not training.finished
+    torch.manual_seed(77)  # whatever else runs in the process meanwhile
+    with monkeypatch.context() as patch:
+        patch.setattr("trashseg.train.train_epoch", lambda *_: pytest.fail("trained again"))
+        training.next_epoch()
+    assert numbers(training) == numbers(expected)
+    state = json.loads((tmp_path / "full" / "epoch_0002" / "progress.json").read_text())
+    assert len(state["history"]) == 2
+    one, other = (torch.load(tmp_path / f / "epoch_0002" / "state.pt") for f in ("whole", "full"))
+    assert torch.equal(one["random"][0], other["random"][0])
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+class SmallMemory(nn.Module):
+    """A network on a device that has room for so many photos at once."""
+
+    def __init__(self, network: nn.Module, room: int) -> None:
+        super().__init__()
+        self.network, self.room = network, room
+        self.sizes: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.sizes.append(len(images))
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return torch.as_tensor(self.network(images))
+
+
+def make_trainer(sample: Path, room: int, **changes: Any) -> Trainer:
+    dataset = load_coco(sample)
+    folds = stratify(dataset, count=5, seed=0)
+    trainer = build_trainer(make_config(**changes), dataset, folds, 0, RESOURCES)
+    torch.manual_seed(0)
+    trainer.model = SmallMemory(nn.Conv2d(3, len(dataset.classes), 3, padding=1), room)
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1)
+    return trainer
+
+
+@pytest.fixture
+def batch(sample: Path) -> tuple[Tensor, Tensor]:
+    images, masks = next(iter(make_trainer(sample, room=8).train_loader))
+    return images, masks
+
+
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
+    sample: Path, batch: tuple[Tensor, Tensor]
+) -> None:
+    """For cross entropy without class weights, and a network without batch normalisation."""
+    gradients = []
+    for parts in (1, 2, 4, 3):  # of eight photos: 8, 4 + 4, 2 + 2 + 2 + 2, 3 + 3 + 2
+        trainer = make_trainer(sample, room=8)
+        trainer.parts = parts
+        loss = add_gradients(trainer, *batch, where="here")
+        assert loss is not None
+        gradients.append((loss, [p.grad for p in trainer.model.parameters()]))
+    for loss, gradient in gradients[1:]:
+        torch.testing.assert_close(loss, gradients[0][0])
+        torch.testing.assert_close(gradient, gradients[0][1])
+
+
+def test_out_of_memory_halves_the_micro_batch_until_it_fits_and_keeps_it(
+    sample: Path, batch: tuple[Tensor, Tensor]
+) -> None:
+    trainer = make_trainer(sample, room=3)
+    steps = []
+    trainer.optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    assert trainer.micro_batch == 8
+    train_step(trainer, *batch, where="epoch 1, step 0")
+    assert trainer.micro_batch == 2
+    train_step(trainer, *batch, where="epoch 1, step 1")
+    assert isinstance(trainer.model, SmallMemory)
+    assert trainer.model.sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert len(steps) == 2  # one a batch, as configured
+
+
+def test_validation_that_runs_out_of_memory_goes_on_in_parts_too(
+    sample: Path, batch: tuple[Tensor, Tensor]
+) -> None:
+    whole = make_trainer(sample, room=8)
+    answer = predict_batch(whole, *batch)
+    assert answer is not None
+    trainer = make_trainer(sample, room=4)
+    assert predict_batch(trainer, *batch) is None
+    split_further(trainer, 8, where="validation")
+    in_parts = predict_batch(trainer, *batch)
+    assert in_parts is not None
+    torch.testing.assert_close(in_parts, answer)
+
+
+def test_a_batch_that_fits_in_no_parts_is_a_clear_error(
+    sample: Path, batch: tuple[Tensor, Tensor]
+) -> None:
+    trainer = make_trainer(sample, room=1)
+    message = (
+        r"^epoch 4, step 2: 2 photos of 64 px do not fit the GPU's memory with fpn on "
+        r"timm-tf_efficientnet_lite0: lower data\.image_size, choose a smaller model, or give"
+    )
+    with pytest.raises(MemoryShortError, match=message):
+        train_step(trainer, *batch, where="epoch 4, step 2")
+
+
+@pytest.mark.slow
+def test_the_micro_batch_is_reported_and_comes_back_after_a_resume(
+    sample: Path, tmp_path: Path
+) -> None:
+    training = start(make_config(epochs=2), sample, tmp_path)
+    training._trainer.model.register_forward_pre_hook(room_for_four)
+    assert training.next_epoch()["micro_batch"] == 4
+    assert start(make_config(epochs=2), sample, tmp_path).next_epoch()["micro_batch"] == 4
+
+
+def room_for_four(model: nn.Module, inputs: tuple[Tensor]) -> None:
+    if len(inputs[0]) > 4:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+# --- a loss that is not finite -----------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_names_where_and_the_last_finite_one_and_changes_no_weight(
+    sample: Path, batch: tuple[Tensor, Tensor]
+) -> None:
+    trainer = make_trainer(sample, room=8)
+    first = float(train_step(trainer, *batch, where="epoch 1, step 0"))
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("nan"))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    with pytest.raises(NonFiniteError) as caught:
+        train_step(trainer, *batch, where="epoch 1, step 1")
+    assert str(caught.value) == (
+        f"epoch 1, step 1: the loss is nan (last finite: {first:.4g} in epoch 1, step 0): lower "
+        "optim.decoder_lr and optim.encoder_lr, or set clip_norm"
+    )
+    for name, value in trainer.model.state_dict().items():
+        torch.testing.assert_close(value, before[name], equal_nan=True)
+
+
+def test_no_checkpoint_no_history(sample: Path, tmp_path: Path) -> None:
+    training = start(make_config(), sample, tmp_path)
+    assert training.history == []
+    assert training.checkpoint is None is latest_checkpoint(tmp_path)
+    assert not training.finished

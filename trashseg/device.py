@@ -1,0 +1,80 @@
+"""Where a network runs, and with how many threads, how much memory, which precision and layout."""
+
+import os
+from dataclasses import dataclass
+
+import cv2
+import torch
+from torch import nn
+
+from trashseg.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one process may use: CPU threads in all, the device, and its share of a GPU's memory."""
+
+    cpus: int
+    device: torch.device
+    gpu_memory: float = 1.0
+
+    def claim(self) -> None:
+        """Keep this process to them: more threads than CPUs get in each other's way, and Ray keeps no
+        trial from taking the whole GPU (ray issue 3947)."""
+        torch.set_num_threads(self.cpus)
+        cv2.setNumThreads(0)
+        if self.device.type == "cuda" and self.gpu_memory < 1.0:
+            torch.cuda.set_per_process_memory_fraction(self.gpu_memory)
+
+
+def local_resources(cpus: int | None = None, gpu_memory: float = 1.0) -> Resources:
+    """This machine's GPU, where there is one, and `cpus` of its CPUs, or all that it may use."""
+    if cpus is None:
+        has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+        cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Resources(cpus, device, gpu_memory)
+
+
+def make_deterministic(seed: int, device: torch.device) -> None:
+    torch.manual_seed(seed)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+RandomState = list[torch.Tensor]
+
+
+def random_state() -> RandomState:
+    """Of the CPU, then of each GPU."""
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *gpus]
+
+
+def set_random_state(state: RandomState) -> None:
+    """Put it back; on a machine with other GPUs than it comes from, that of the CPU alone."""
+    torch.set_rng_state(state[0])
+    if torch.cuda.is_available() and len(state) == 1 + torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state[1:])
+
+
+def memory_format(config: TrainConfig, device: torch.device) -> torch.memory_format:
+    channels_last = config.memory_format == "channels_last" or (
+        config.memory_format == "auto" and device.type == "cuda"
+    )
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def place(model: nn.Module, config: TrainConfig, device: torch.device) -> None:
+    """Move the network to its device and memory layout, in place."""
+    model.to(device)
+    model.to(memory_format=memory_format(config, device))
+
+
+def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """bfloat16 where asked for, or where a CUDA device has it; on CPUs it is many times slower."""
+    bfloat16 = config.precision == "bfloat16" or (
+        config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16)

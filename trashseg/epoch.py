@@ -1,0 +1,184 @@
+"""One epoch: a pass over the training photos, step by step, and one over the validation photos.
+
+Where a GPU's memory does not hold a batch, the batch is worked through in parts and the gradients are
+added up, so that the optimizer still makes one step a batch. That step is the whole batch's for losses
+that are means over photos; Dice and batch normalisation see the parts, and class weights are normalised
+in each. The first attempt's batch also stays in the running statistics of the layers that it reached.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trashseg.augment import normalize
+from trashseg.config import TrainConfig
+from trashseg.data.cache import Cache
+from trashseg.data.coco import CocoDataset
+from trashseg.data.dataset import EpochBatches
+from trashseg.device import Resources, autocast, memory_format
+from trashseg.errors import MemoryShortError, NonFiniteError
+from trashseg.losses import Loss
+from trashseg.metrics import Scores, SegmentationScores
+from trashseg.optim import Schedule
+from trashseg.pictures import comparison, write_image
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+
+@dataclass
+class Trainer:
+    """Everything that a training run needs, built once (trashseg/train.py)."""
+
+    config: TrainConfig
+    resources: Resources
+    dataset: CocoDataset
+    cache: Cache
+    train_batches: EpochBatches
+    train_loader: "DataLoader[tuple[Tensor, Tensor]]"
+    val_loader: "DataLoader[tuple[Tensor, Tensor]]"
+    val_positions: NDArray[np.int64]
+    pictured: list[int]  # places among val_positions
+    model: nn.Module
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
+    parts: int = 1  # that a batch is worked through in
+    last_finite: str = "none"  # the newest finite loss, and where it was
+
+    @property
+    def micro_batch(self) -> int:
+        """Photos that are on the device at once, at most."""
+        return -(-self.config.batch_size // self.parts)
+
+
+def train_epoch(trainer: Trainer, epoch: int) -> float:
+    """One pass over the training photos; returns the mean loss of its steps."""
+    trainer.model.train()
+    trainer.train_batches.epoch = epoch
+    total = torch.zeros((), device=trainer.resources.device)
+    for step, (images, masks) in enumerate(trainer.train_loader):
+        total += train_step(trainer, images, masks, where=f"epoch {epoch}, step {step}")
+    return float(total) / len(trainer.train_batches)
+
+
+def train_step(trainer: Trainer, images: Tensor, masks: Tensor, where: str) -> Tensor:
+    """Gradients, clip, step; returns the loss, still on its device."""
+    while (loss := add_gradients(trainer, images, masks, where)) is None:
+        split_further(trainer, len(images), where)
+    if trainer.config.clip_norm > 0:
+        nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.config.clip_norm)
+    trainer.optimizer.step()
+    trainer.schedule.after_step()
+    return loss
+
+
+def add_gradients(trainer: Trainer, images: Tensor, masks: Tensor, where: str) -> Tensor | None:
+    """Forward, check, backward, part by part; returns the batch's loss, None if memory ran out."""
+    trainer.optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=trainer.resources.device)
+    try:
+        for part, truth in in_parts(trainer, images, masks):
+            logits, target = forward(trainer, part, truth)
+            loss = trainer.loss(logits, target) * (len(part) / len(images))
+            check_finite(trainer, loss, where)
+            torch.autograd.backward(loss)
+            total += loss.detach()
+    except torch.OutOfMemoryError:
+        return None  # the caller goes on when this frame has let go of what it held
+    trainer.last_finite = f"{float(total):.4g} in {where}"
+    return total
+
+
+def check_finite(trainer: Trainer, loss: Tensor, where: str) -> None:
+    if not torch.isfinite(loss):
+        raise NonFiniteError(
+            f"{where}: the loss is {float(loss.detach())} (last finite: {trainer.last_finite}): lower "
+            "optim.decoder_lr and optim.encoder_lr, or set clip_norm"
+        )
+
+
+def in_parts(trainer: Trainer, images: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    parts = min(trainer.parts, len(images))
+    return zip(images.tensor_split(parts), masks.tensor_split(parts), strict=True)
+
+
+def split_further(trainer: Trainer, batch: int, where: str) -> None:
+    """Twice as many parts; not of single photos, of which batch normalisation can fail to take the
+    variance. Raises MemoryShortError where that is not possible."""
+    most = max(1, batch // 2)
+    if trainer.parts >= most:
+        config = trainer.config
+        raise MemoryShortError(
+            f"{where}: {trainer.micro_batch} photos of {config.data.image_size} px do not fit the "
+            f"GPU's memory with {config.model.arch} on {config.model.encoder}: lower "
+            "data.image_size, choose a smaller model, or give the trial more of a GPU"
+        )
+    trainer.parts = min(2 * trainer.parts, most)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    if trainer.resources.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def forward(trainer: Trainer, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Batch of uint8 to (logits (N, C, S, S) float32, target (N, S, S) long), on the device."""
+    config, device = trainer.config, trainer.resources.device
+    inputs = normalize(images.to(device, non_blocking=True), config.data.normalize)
+    inputs = inputs.contiguous(memory_format=memory_format(config, device))
+    with autocast(config, device):
+        logits = trainer.model(inputs)
+    return logits.float(), masks.to(device, non_blocking=True).long()
+
+
+@torch.inference_mode()
+def evaluate(trainer: Trainer) -> tuple[Scores, float, dict[int, Tensor]]:
+    """Scores and mean loss on the validation photos, and the pictured photos' predictions."""
+    trainer.model.eval()
+    totals = SegmentationScores(trainer.dataset.classes, trainer.resources.device)
+    loss = torch.zeros((), dtype=torch.float64, device=trainer.resources.device)
+    predicted: dict[int, Tensor] = {}
+    seen = 0
+    for images, masks in trainer.val_loader:
+        while (answer := predict_batch(trainer, images, masks)) is None:
+            split_further(trainer, len(images), where="validation")
+        logits, target = answer
+        labels = logits.argmax(1)
+        totals.update(labels, target)
+        loss += trainer.loss(logits, target).double() * len(images)
+        for place in trainer.pictured:
+            if seen <= place < seen + len(images):
+                predicted[place] = labels[place - seen].to(torch.uint8)
+        seen += len(images)
+    return totals.scores(), float(loss) / seen, predicted
+
+
+def predict_batch(trainer: Trainer, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Logits and target of the whole batch, part by part; None if memory ran out."""
+    try:
+        parts = [forward(trainer, *part) for part in in_parts(trainer, images, masks)]
+        return torch.cat([logits for logits, _ in parts]), torch.cat(
+            [target for _, target in parts]
+        )
+    except torch.OutOfMemoryError:
+        return None
+
+
+def draw(trainer: Trainer, predicted: dict[int, Tensor], folder: Path) -> None:
+    """Photo | truth | prediction of the pictured validation photos, as PNG."""
+    for place, labels in predicted.items():
+        position = int(trainer.val_positions[place])
+        name = Path(trainer.dataset.photos[position].file_name).with_suffix("")
+        picture = comparison(
+            np.asarray(trainer.cache.images[position]),
+            np.asarray(trainer.cache.masks[position]),
+            labels.cpu().numpy(),
+            trainer.dataset.classes,
+        )
+        write_image(folder / f"{str(name).replace('/', '_')}.png", picture)
