@@ -261,8 +261,15 @@ def trials_in_gpu(config: SearchConfig, classes: int, say: Say) -> int:
     """
     if config.search.gpus_per_trial != "auto" or not ray.cluster_resources().get("GPU"):
         return 1
+    measured = _peak_share.remote(config.train, classes)
+    if not ray.wait([measured], timeout=NODE_SECONDS)[0]:
+        ray.cancel(measured)
+        raise ResourceError(
+            f"search.gpus_per_trial=auto: no GPU was free for {NODE_SECONDS:.0f} s to measure a trial "
+            "on: see 'ray status', or state a number"
+        )
     try:
-        share = ray.get(_peak_share.remote(config.train, classes))
+        share = ray.get(measured)
     except RayTaskError as error:
         if isinstance(error.cause, TrashSegError):
             raise error.cause from None

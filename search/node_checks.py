@@ -48,6 +48,8 @@ class Driver:
     token: str
     data_dir: Path
     listing: str
+    weights: Path | None = None
+    """File that the encoder starts from, where it is one."""
 
 
 def disagreements(driver: Driver, node: str) -> list[str]:
@@ -56,6 +58,7 @@ def disagreements(driver: Driver, node: str) -> list[str]:
         *version_problems(driver.versions, installed()),
         storage_problem(driver.probe, driver.token, node),
         dataset_problem(driver.data_dir, driver.listing),
+        weights_problem(driver.weights) if driver.weights else None,
     ]
     return [problem for problem in checks if problem]
 
@@ -131,6 +134,10 @@ def dataset_problem(data_dir: Path, listing: str) -> str | None:
     if found == listing:
         return None
     return f"dataset: {data_dir} differs from the driver's: mount or copy the same one everywhere"
+
+
+def weights_problem(weights: Path) -> str | None:
+    return None if weights.is_file() else f"weights: {weights} is not there: copy it to every node"
 
 
 def cache_problem(root: Path, key: str, needed: int) -> str | None:

@@ -62,11 +62,22 @@ def preflight(
             gpus = ray.cluster_resources().get("GPU", 0) if resources.gpus else 0
             answers = [("this machine", shortages(machine, gpus))]
         else:
-            data_dir = Path(config.search.data_dir)
-            driver = Driver(installed(), probe, token, data_dir, listing_key(dataset))
+            driver = Driver(
+                installed(),
+                probe,
+                token,
+                Path(config.search.data_dir),
+                listing_key(dataset),
+                _weights_file(config.model.weights),
+            )
             answers = _ask_nodes(driver, machine, resources, seconds)
     if any(problems for _, problems in answers):
         raise ResourceError(report(answers))
+
+
+def _weights_file(weights: str) -> Path | None:
+    """None for the names of weights that come with a package or from the hub."""
+    return Path(weights) if Path(weights).is_file() else None
 
 
 @contextmanager

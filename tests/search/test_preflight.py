@@ -23,6 +23,7 @@ from search.node_checks import (
     shortages,
     storage_problem,
     version_problems,
+    weights_problem,
 )
 from search.preflight import preflight, report
 from trashseg.data.cache import cache_bytes, listing_key, open_cache
@@ -142,6 +143,13 @@ def test_other_content_under_the_same_path_is_found(
     assert problem == (
         f"dataset: {copied} differs from the driver's: mount or copy the same one everywhere"
     )
+
+
+def test_a_weights_file_must_be_on_every_node(tmp_path: Path) -> None:
+    weights = tmp_path / "encoder.safetensors"
+    assert weights_problem(weights) == f"weights: {weights} is not there: copy it to every node"
+    weights.touch()
+    assert weights_problem(weights) is None
 
 
 # --- cache, disks, GPUs ------------------------------------------------------------------------
