@@ -101,7 +101,7 @@ def _probe(storage: Path) -> Iterator[tuple[Path, str]]:
 def _ask_nodes(
     driver: Driver, machine: Machine, resources: TrialResources, seconds: float
 ) -> Answers:
-    asked = {}
+    asked: dict[Any, dict[str, Any]] = {}
     for node in _trial_nodes(resources):
         ray_gpus = node["Resources"].get("GPU", 0) if resources.gpus else 0
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 
 OWN_MOUNTS = ("unshare", "--mount", "--map-root-user", "--pid", "--fork", "--kill-child")
@@ -67,6 +69,11 @@ class Nodes:
             machine.wait()
         else:
             self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+
+    def freeze(self, name: str) -> None:
+        """The node stops answering and is still there, for the minute that Ray takes to notice."""
+        [raylet] = self._nodes[name].all_processes[ray_constants.PROCESS_TYPE_RAYLET]
+        os.kill(raylet.process.pid, signal.SIGSTOP)
 
     def alive(self) -> set[str]:
         """Names of the nodes that the connected driver sees."""

@@ -102,8 +102,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     head = subprocess.Popen(
-        [RAY, "start", "--head", "--block", f"--port={port}", f"--temp-dir={temporary}"]
-        + ["--num-cpus=1", "--include-dashboard=false", "--object-store-memory=100000000"],
+        [
+            *(RAY, "start", "--head", "--block", f"--port={port}", f"--temp-dir={temporary}"),
+            *("--num-cpus=1", "--include-dashboard=false", "--object-store-memory=100000000"),
+        ],
         env=environment(home, RAY_AUTH_MODE="token"),
         stdout=subprocess.DEVNULL,
     )
