@@ -86,24 +86,25 @@ def connect(address: str) -> str:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except AuthenticationError:
-        raise ResourceError(
-            f"--address {address}: the cluster's token is not this machine's: copy ~/.ray/auth_token "
-            "from its head node and export RAY_AUTH_MODE=token"
-        ) from None
-    except (ConnectionError, ValueError) as error:
-        raise ResourceError(
-            f"--address {address}: no Ray cluster to join there ({_reason(error)}): "
-            "start one with 'ray start --head' or 'ray up cluster.yaml', or leave --address out"
-        ) from None
+    except (ConnectionError, ValueError, AuthenticationError) as error:
+        raise ResourceError(f"--address {address}: {_why_not(error)}") from None
     return f"http://{context.dashboard_url}" if context.dashboard_url else "not running"
 
 
-def _reason(error: Exception) -> str:
-    """Ray hides a version mismatch behind a ConnectionError that says nothing."""
-    if error.__cause__ is None:
-        return str(error).splitlines()[0]
-    return " ".join(str(error.__cause__).split())
+def _why_not(error: Exception) -> str:
+    """Ray hides a wrong token or version in the cause of a ConnectionError that says nothing."""
+    reason = str(error.__cause__ or error)
+    if "AuthenticationError" in reason or isinstance(error, AuthenticationError):
+        return (
+            "the cluster's token is not this machine's: copy ~/.ray/auth_token from its head node "
+            "and export RAY_AUTH_MODE=token"
+        )
+    if "Version mismatch" in reason:
+        return f"{' '.join(reason.split())}: install the same requirements.lock here and there"
+    return (
+        f"no Ray cluster there ({reason.splitlines()[0]}): start one with 'ray start --head' or "
+        "'ray up cluster.yaml', or leave --address out"
+    )
 
 
 def _knock(address: str) -> None:

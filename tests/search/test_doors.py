@@ -69,7 +69,8 @@ def test_a_local_search_listens_on_loopback_alone(opened: dict[str, object]) -> 
     listening = opened["listening"]
     assert isinstance(listening, list)
     assert len(listening) >= 4, "the GCS, the raylet, the dashboard and a worker at the least"
-    outer = [(name, ip) for name, ip in listening if ip not in ("127.0.0.1", "::1")]
+    loopback = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+    outer = [(name, ip) for name, ip in listening if ip not in loopback]
     assert outer == []
 
 
