@@ -87,11 +87,11 @@ def connect(address: str) -> str:
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, ValueError, AuthenticationError) as error:
-        raise ResourceError(f"--address {address}: {_why_not(error)}") from None
+        raise ResourceError(f"--address {address}: {why_not(error)}") from None
     return f"http://{context.dashboard_url}" if context.dashboard_url else "not running"
 
 
-def _why_not(error: Exception) -> str:
+def why_not(error: Exception) -> str:
     """Ray hides a wrong token or version in the cause of a ConnectionError that says nothing."""
     reason = str(error.__cause__ or error)
     if "AuthenticationError" in reason or isinstance(error, AuthenticationError):
@@ -196,6 +196,10 @@ def alive_nodes() -> list[Node]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
+def all_gpus() -> float:
+    return sum(node.get("GPU", 0.0) for node in alive_nodes())
+
+
 def smallest_trial(settings: SearchSettings) -> tuple[int, float]:
     """CPUs and GPUs that a trial needs at least; ResourceError for what Ray refuses to count."""
     cpus = 1 if settings.cpus_per_trial == "auto" else settings.cpus_per_trial
@@ -260,7 +264,7 @@ def trials_in_gpu(config: SearchConfig, classes: int, say: Say) -> int:
     Measured with the hand-tuned configuration on the first free GPU: a search over networks of very
     different size, or over GPUs of different memory, wants `search.gpus_per_trial` set by hand.
     """
-    if config.search.gpus_per_trial != "auto" or not ray.cluster_resources().get("GPU"):
+    if config.search.gpus_per_trial != "auto" or not all_gpus():
         return 1
     measured = _peak_share.remote(config.train, classes)
     if not ray.wait([measured], timeout=NODE_SECONDS)[0]:

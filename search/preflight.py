@@ -23,7 +23,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search.cluster import LOCAL, TrialResources, fits
+from search.cluster import LOCAL, TrialResources, all_gpus, fits
 from search.config import SearchConfig
 from search.node_checks import DRIVER, Driver, Machine, disagreements, installed, shortages
 from trashseg.data.cache import cache_bytes, cache_key, cache_root, listing_key
@@ -59,8 +59,8 @@ def preflight(
     )
     with _probe(storage) as (probe, token):
         if config.search.address == LOCAL:
-            gpus = ray.cluster_resources().get("GPU", 0) if resources.gpus else 0
-            answers = [("this machine", shortages(machine, gpus))]
+            ray_gpus = all_gpus() if resources.gpus else 0
+            answers = [("this machine", shortages(machine, ray_gpus))]
         else:
             driver = Driver(
                 installed(),
@@ -107,15 +107,20 @@ def _ask_nodes(
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         task = _check_node.options(scheduling_strategy=here)
         asked[task.remote(driver, machine, node["NodeID"], ray_gpus)] = node
-    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
-    answers = [
-        (_name(asked[reference]), _answer(reference, driver, asked[reference]["NodeID"]))
-        for reference in answered
-    ]
-    for reference in silent:
-        ray.cancel(reference)
-        no_answer = f"no answer in {seconds:.0f} s: see the logs there, or take it out: 'ray stop'"
-        answers.append((_name(asked[reference]), [no_answer]))
+    _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
+    still_there = {node["NodeID"] for node in _trial_nodes(resources)}
+    answers: Answers = []
+    for reference, node in asked.items():
+        if node["NodeID"] not in still_there:
+            continue  # a spot machine that was taken back meanwhile: no trial will go there
+        if reference in silent:
+            ray.cancel(reference)
+            problems = [f"no answer in {seconds:.0f} s: see the logs there, or 'ray stop' it"]
+        else:
+            problems = _answer(reference, driver, node["NodeID"])
+        answers.append((f"node {node['NodeName']}", problems))
+    if not answers:
+        raise ResourceError("no node is left that has room for a trial: see 'ray status'")
     return answers
 
 
@@ -152,10 +157,6 @@ def _answer(reference: Any, driver: Driver, node: str) -> list[str]:
         f"storage: what it wrote to {driver.probe.parent} is not seen by the driver: mount the "
         "shared folder there on every node"
     ]
-
-
-def _name(node: dict[str, Any]) -> str:
-    return f"node {node['NodeName']}"
 
 
 def report(answers: Answers) -> str:

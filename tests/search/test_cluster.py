@@ -15,6 +15,7 @@ from search.cluster import (
     gpu_part,
     trials_in_gpu,
     trials_per_gpu,
+    why_not,
 )
 from search.config import SearchConfig, SearchSettings
 from trashseg.errors import ResourceError
@@ -276,3 +277,14 @@ def test_an_address_without_a_cluster_is_one_line() -> None:
         ResourceError, match=r"^--address 127\.0\.0\.1:9: no Ray .*Connection refused"
     ):
         connect("127.0.0.1:9")
+
+
+def test_a_version_mismatch_is_told_in_full() -> None:
+    error = ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+    error.__cause__ = RuntimeError(
+        "Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n"
+    )
+    assert why_not(error) == (
+        "Version mismatch: The cluster was started with: Ray: 2.59.0: install the same "
+        "requirements.lock here and there"
+    )

@@ -85,7 +85,9 @@ def test_the_node_that_does_not_answer_in_time_is_named(
 ) -> None:
     config = search_on(cluster, sample, storage)
     cluster.freeze("second")
-    with pytest.raises(ResourceError, match=r"^node second: no answer in 20 s: see the logs there"):
+    with pytest.raises(
+        ResourceError, match=r"^node second: no answer in 20 s: see the logs there, or"
+    ):
         preflight(config, load_coco(sample), ONE_CPU, seconds=20)
     assert list(storage.iterdir()) == []
 
@@ -106,11 +108,14 @@ def test_a_node_that_comes_is_waited_for(cluster: Nodes, sample: Path, storage: 
     assert divide(settings, 20) == TrialResources(2, 0, 1, growing=True)
 
 
-def test_a_killed_node_is_gone(cluster: Nodes, sample: Path, storage: Path) -> None:
+def test_a_node_that_is_taken_away_meanwhile_is_no_matter(
+    cluster: Nodes, sample: Path, storage: Path
+) -> None:
+    """Ray takes a dead node for alive for a while, so it is asked and has no answer."""
     config = search_on(cluster, sample, storage)
     cluster.kill("second")
-    assert ray.get(ray.remote(num_cpus=1)(lambda: 1).remote(), timeout=120) == 1
     preflight(config, load_coco(sample), ONE_CPU)
+    assert cluster.alive() == {"first"}
 
 
 # --- other mounts ------------------------------------------------------------------------------
