@@ -10,20 +10,18 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray.exceptions import AuthenticationError, RayTaskError
+from ray.exceptions import AuthenticationError
 
-from search.config import SearchConfig, SearchSettings
-from trashseg.config import TrainConfig
-from trashseg.errors import ResourceError, TrashSegError
+from search.config import SearchSettings
+from trashseg.errors import ResourceError
 
 LOCAL = "local"
 NODE_SECONDS = 900.0  # a cloud machine boots and installs in about ten minutes
 GPU_UNITS = 10_000  # Ray counts GPUs in ten-thousandths
-MEMORY_MARGIN = 0.15  # of a trial's peak: CUDA contexts, and proposals larger than the measured one
-MOST_PER_GPU = 8
 
 Say = Callable[[str], None]
 Node = dict[str, Any]
+"""What Ray counts on a node: CPU, GPU, memory."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def _no_op() -> None:
 def divide(settings: SearchSettings, jobs: int, per_gpu: int = 1) -> TrialResources:
     """Resources of one trial of `jobs` in all, such that the nodes that are there are all busy.
 
-    `per_gpu`: how many trials fit into one GPU's memory (`trials_in_gpu`), used where
+    `per_gpu`: how many trials fit into one GPU's memory (`packing.trials_in_gpu`), used where
     `gpus_per_trial` is auto and there are CPUs and jobs for as many.
 
     Raises ResourceError where no node can hold a trial: Ray itself would wait for ever (ray issue
@@ -192,12 +190,12 @@ def divide(settings: SearchSettings, jobs: int, per_gpu: int = 1) -> TrialResour
 
 
 def alive_nodes() -> list[Node]:
-    """The `Resources` of each node that is alive: CPU, GPU, memory."""
+    """Of the whole cluster, the driver's machine included."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def all_gpus() -> float:
-    return sum(node.get("GPU", 0.0) for node in alive_nodes())
+    return float(sum(node.get("GPU", 0) for node in alive_nodes()))
 
 
 def smallest_trial(settings: SearchSettings) -> tuple[int, float]:
@@ -253,49 +251,3 @@ def fits(node: Node, cpus: int, gpus: float) -> bool:
 def _largest(nodes: list[Node]) -> str:
     cpus, gpus = (max(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
     return f"the largest has {cpus:g} CPUs and {gpus:g} GPUs"
-
-
-# --- packing -----------------------------------------------------------------------------------
-
-
-def trials_in_gpu(config: SearchConfig, classes: int, say: Say) -> int:
-    """How many trials fit into one GPU's memory; 1 where that was decided by hand or has no GPU.
-
-    Measured with the hand-tuned configuration on the first free GPU: a search over networks of very
-    different size, or over GPUs of different memory, wants `search.gpus_per_trial` set by hand.
-    """
-    if config.search.gpus_per_trial != "auto" or not all_gpus():
-        return 1
-    measured = _peak_share.remote(config.train, classes)
-    if not ray.wait([measured], timeout=NODE_SECONDS)[0]:
-        ray.cancel(measured)
-        raise ResourceError(
-            f"search.gpus_per_trial=auto: no GPU was free for {NODE_SECONDS:.0f} s to measure a trial "
-            "on: see 'ray status', or state a number"
-        )
-    try:
-        share = ray.get(measured)
-    except RayTaskError as error:
-        if isinstance(error.cause, TrashSegError):
-            raise error.cause from None
-        raise
-    trials = trials_per_gpu(share)
-    say(f"a trial's peak is {share:.0%} of a GPU's memory: {trials} at most on one GPU")
-    return trials
-
-
-def trials_per_gpu(peak_share: float) -> int:
-    """Trials whose peaks, each with the margin, fit into one GPU; at least 1.
-
-    `peak_share`: share (0 to 1) of the GPU's memory at a trial's peak.
-    """
-    assert peak_share > 0
-    return max(1, min(MOST_PER_GPU, int(1 / (peak_share * (1 + MEMORY_MARGIN)))))
-
-
-@ray.remote(num_cpus=1, num_gpus=1, max_calls=1)
-def _peak_share(config: TrainConfig, classes: int) -> float:
-    from trashseg.memory import peak_share
-    from trashseg.train import local_resources
-
-    return peak_share(config, classes, local_resources(1))

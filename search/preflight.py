@@ -33,6 +33,8 @@ from trashseg.errors import ResourceError
 # a worker's start on a cold disk, and the import of torch where there are GPUs
 NODE_SECONDS = 120.0
 
+Node = dict[str, Any]
+"""An entry of `ray.nodes()`."""
 Answers = list[tuple[str, list[str]]]
 """Name and problems of each machine; names may repeat, several nodes may run on one machine."""
 
@@ -101,30 +103,33 @@ def _probe(storage: Path) -> Iterator[tuple[Path, str]]:
 def _ask_nodes(
     driver: Driver, machine: Machine, resources: TrialResources, seconds: float
 ) -> Answers:
-    asked: dict[Any, dict[str, Any]] = {}
-    for node in _trial_nodes(resources):
-        ray_gpus = node["Resources"].get("GPU", 0) if resources.gpus else 0
-        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = _check_node.options(scheduling_strategy=here)
-        asked[task.remote(driver, machine, node["NodeID"], ray_gpus)] = node
+    asked = _send(driver, machine, resources)
     _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
+    # without the spot machines that were taken back meanwhile: no trial will go there
     still_there = {node["NodeID"] for node in _trial_nodes(resources)}
     answers: Answers = []
     for reference, node in asked.items():
-        if node["NodeID"] not in still_there:
-            continue  # a spot machine that was taken back meanwhile: no trial will go there
-        if reference in silent:
-            ray.cancel(reference)
-            problems = [f"no answer in {seconds:.0f} s: see the logs there, or 'ray stop' it"]
-        else:
-            problems = _answer(reference, driver, node["NodeID"])
-        answers.append((f"node {node['NodeName']}", problems))
+        if node["NodeID"] in still_there:
+            late = reference in silent
+            problems = _late(reference, seconds) if late else _answer(reference, driver, node)
+            answers.append((f"node {node['NodeName']}", problems))
     if not answers:
         raise ResourceError("no node is left that has room for a trial: see 'ray status'")
     return answers
 
 
-def _trial_nodes(resources: TrialResources) -> list[dict[str, Any]]:
+def _send(driver: Driver, machine: Machine, resources: TrialResources) -> dict[Any, Node]:
+    """The question to each node, which runs there and nowhere else."""
+    asked: dict[Any, Node] = {}
+    for node in _trial_nodes(resources):
+        ray_gpus = node["Resources"].get("GPU", 0) if resources.gpus else 0
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        task = _check_node.options(scheduling_strategy=here)
+        asked[task.remote(driver, machine, node["NodeID"], ray_gpus)] = node
+    return asked
+
+
+def _trial_nodes(resources: TrialResources) -> list[Node]:
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return [
         node
@@ -140,7 +145,12 @@ def _check_node(driver: Driver, machine: Machine, node: str, ray_gpus: float) ->
     return disagreements(driver, node) + shortages(machine, ray_gpus)
 
 
-def _answer(reference: Any, driver: Driver, node: str) -> list[str]:
+def _late(reference: Any, seconds: float) -> list[str]:
+    ray.cancel(reference)
+    return [f"no answer in {seconds:.0f} s: see the logs there, or 'ray stop' it"]
+
+
+def _answer(reference: Any, driver: Driver, node: Node) -> list[str]:
     """A node that cannot even run the check, for want of a package for instance, has a problem."""
     try:
         problems = list(ray.get(reference))
@@ -151,7 +161,7 @@ def _answer(reference: Any, driver: Driver, node: str) -> list[str]:
             f"the check failed ({type(cause).__name__}: {reason}): install the same checkout and "
             "requirements.lock there"
         ]
-    if problems or (driver.probe / node).is_file():
+    if problems or (driver.probe / node["NodeID"]).is_file():
         return problems
     return [
         f"storage: what it wrote to {driver.probe.parent} is not seen by the driver: mount the "

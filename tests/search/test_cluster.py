@@ -13,11 +13,10 @@ from search.cluster import (
     connect,
     divide,
     gpu_part,
-    trials_in_gpu,
-    trials_per_gpu,
     why_not,
 )
 from search.config import SearchConfig, SearchSettings
+from search.packing import trials_in_gpu, trials_per_gpu
 from trashseg.errors import ResourceError
 
 Node = tuple[float, float]  # CPUs and GPUs
