@@ -8,11 +8,13 @@ from pathlib import Path
 from ray import tune
 
 from search.callbacks import SearchCallback
-from search.cluster import TrialResources, connect, divide
+from search.cluster import TrialResources, await_node, connect, divide
 from search.config import SearchConfig
 from search.display import Display
 from search.ledger import Ledger
+from search.packing import trials_in_gpu
 from search.patience import TimeBudget, TooManyFailures
+from search.preflight import preflight
 from search.results import Row, summary, write_results
 from search.resume import check_same_search, check_trials
 from search.run_folder import RunFolder, new_run_folder, open_run_folder
@@ -47,9 +49,12 @@ def run_search(config: SearchConfig, *, resume: bool = False) -> tuple[RunFolder
         check_same_search(run, config, space, dataset)
     folds = run.folds(dataset) if resume else make_folds(dataset, config.data)
     check_training(config, dataset, folds)
-    dashboard = connect(config.search.address)
-    resources = divide(config.search, config.search.trials)
     check_store(config.search.tracking_uri)
+    dashboard = connect(config.search.address)
+    await_node(config.search, print)
+    per_gpu = trials_in_gpu(config, len(dataset.classes), print)
+    resources = divide(config.search, config.search.trials, per_gpu)
+    preflight(config, dataset, resources, run.path if resume else None)
     with run.locked():
         if not resume:
             run.create(config, space, dataset, folds)
@@ -84,7 +89,9 @@ def run_trials(
             ledger, config.search.trials, scheduler.stopped, budget.allows_a_trial,
             on_end=[callback.trial_ended, failures.trial_ended],
         )  # fmt: skip
-        setting = TrialSetting(run, config, space, uuid.uuid4().hex, resources.cpus, 1.0)
+        setting = TrialSetting(
+            run, config, space, uuid.uuid4().hex, resources.cpus, resources.gpu_memory
+        )
         if searcher.to_hand_out:
             fit(setting, resources, searcher, scheduler, callback, failures)
         rows = write_results(run, ledger.trials, config, space)
@@ -115,7 +122,7 @@ def fit(
                 search_alg=searcher,
                 scheduler=scheduler,
                 num_samples=searcher.to_hand_out,
-                max_concurrent_trials=resources.concurrent,
+                max_concurrent_trials=resources.max_concurrent,
                 reuse_actors=True,
                 trial_name_creator=searcher.trial_name,
                 trial_dirname_creator=searcher.trial_name,
@@ -176,12 +183,11 @@ def announce(
     dashboard: str,
     ledger: Ledger,
 ) -> None:
-    gpus = f" and {resources.gpus:g} GPUs" if resources.gpus else ""
     display.line(f"Ray dashboard  {dashboard} (its token: ray get-auth-token)")
     display.line(f"MLflow         mlflow ui --backend-store-uri {config.search.tracking_uri}")
     display.line(
         f"{config.search.trials} trials of up to {config.epochs} epochs, {resources.concurrent} at a "
-        f"time, each with {resources.cpus} CPUs{gpus}"
+        f"time{' for now' if resources.growing else ''}, each with {resources}"
     )
     if ledger.proposed:
         running = ", ".join(

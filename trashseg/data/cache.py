@@ -41,7 +41,7 @@ def open_cache(dataset: CocoDataset, image_size: int, root: Path | None = None) 
     """
     root = root or cache_root()
     root.mkdir(parents=True, exist_ok=True)
-    key = f"{_content_key(dataset, root)}-{image_size}"
+    key = cache_key(dataset, image_size, root)
     folder = root / key
     if not folder.is_dir():
         with FileLock(root / f"{key}.lock"):
@@ -53,6 +53,29 @@ def open_cache(dataset: CocoDataset, image_size: int, root: Path | None = None) 
         masks=np.load(folder / "masks.npy", mmap_mode="r"),
         class_pixels=np.load(folder / "class_pixels.npy"),
     )
+
+
+def cache_key(dataset: CocoDataset, image_size: int, root: Path) -> str:
+    """Name of the cache's folder under `root`."""
+    return f"{_content_key(dataset, root)}-{image_size}"
+
+
+def cache_bytes(photos: int, image_size: int) -> int:
+    """Size on disk: three bytes of photo and one of mask a pixel."""
+    return photos * image_size * image_size * 4
+
+
+def listing_key(dataset: CocoDataset) -> str:
+    """16 hex digits of every json, byte for byte, and of every photo's name and size in bytes.
+
+    Reads no photo: quick enough to ask whether another machine sees the same folder.
+    """
+    digest = hashlib.blake2b(LAYOUT.encode(), digest_size=8)
+    for file in dataset.json_files:
+        digest.update(hashlib.blake2b(file.read_bytes(), digest_size=16).digest())
+    sizes = [(photo.file_name, photo.path.stat().st_size) for photo in dataset.photos]
+    digest.update(json.dumps(sizes).encode())
+    return digest.hexdigest()
 
 
 def dataset_key(dataset: CocoDataset) -> str:

@@ -1,0 +1,91 @@
+"""Several Ray nodes on this machine, each with its own raylet, name and environment."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+from ray.cluster_utils import Cluster
+
+OWN_MOUNTS = ("unshare", "--mount", "--map-root-user", "--pid", "--fork", "--kill-child")
+START_SECONDS = 120.0
+
+
+class Nodes:
+    """Nodes that a test adds and kills. No driver is connected: `connect(nodes.address)` does that."""
+
+    def __init__(self) -> None:
+        self._cluster = Cluster()  # type: ignore[no-untyped-call]
+        self._nodes: dict[str, Any] = {}
+        self._machines: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT for `search.address`."""
+        return str(self._cluster.address)
+
+    def add(self, name: str, cpus: int = 1, **environment: str) -> None:
+        """Returns when the node is up; the first one is the head. `environment`: its workers'."""
+        self._nodes[name] = self._cluster.add_node(
+            num_cpus=cpus,
+            node_name=name,
+            env_vars=environment or None,
+            include_dashboard=False,
+        )
+
+    def add_without(self, hidden: Path, name: str, cpus: int = 1) -> None:
+        """A node that sees an empty folder in the place of `hidden`, as if that were not mounted.
+
+        It runs in namespaces of its own; a driver must be connected, which sees the node come.
+        """
+        ray_command = Path(sys.executable).with_name("ray")
+        start = (
+            f"mount -t tmpfs none {shlex.quote(str(hidden))} && exec {ray_command} start --block "
+            f"--address={self.address} --num-cpus={cpus} --node-name={shlex.quote(name)} "
+            "--object-store-memory=100000000"
+        )
+        self._machines[name] = subprocess.Popen(
+            [*OWN_MOUNTS, "--mount-proc", "sh", "-c", start],
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while name not in self.alive():
+            assert self._machines[name].poll() is None, f"{name} did not start"
+            assert time.monotonic() < deadline, f"{name} did not join: {self.alive()}"
+            time.sleep(0.2)
+
+    def kill(self, name: str) -> None:
+        """All of its processes end at once, as when a machine is taken away."""
+        if name in self._machines:
+            machine = self._machines.pop(name)
+            machine.kill()
+            machine.wait()
+        else:
+            self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+
+    def freeze(self, name: str) -> None:
+        """The node stops answering and is still there, for the minute that Ray takes to notice."""
+        [raylet] = self._nodes[name].all_processes[ray_constants.PROCESS_TYPE_RAYLET]
+        os.kill(raylet.process.pid, signal.SIGSTOP)
+
+    def alive(self) -> set[str]:
+        """Names of the nodes that the connected driver sees."""
+        return {node["NodeName"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+
+    def shutdown(self) -> None:
+        for name in list(self._machines):
+            self.kill(name)
+        self._cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def can_hide_folders() -> bool:
+    """May this user make namespaces? Not in every container."""
+    tried = subprocess.run([*OWN_MOUNTS, "--mount-proc", "true"], capture_output=True)
+    return os.name == "posix" and tried.returncode == 0
