@@ -25,6 +25,7 @@ from search.space import Point, Space
 
 NAME = "trial_id"
 ARRIVALS = "rungs"
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # no line for every trial
 HAND_TUNED = "trial_000"  # the file's own configuration is always the first proposal
 State = Literal["finished", "pruned", "failed"]
 STATES: dict[TrialState, State] = {
@@ -32,6 +33,13 @@ STATES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+
+
+def create_ledger(path: Path, name: str) -> None:
+    """An empty one; before anybody can read it, because Optuna makes its tables one by one."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    optuna.create_study(study_name=name, storage=storage, direction="maximize")
+    storage.engine.dispose()
 
 
 @dataclass
@@ -49,14 +57,8 @@ class Ledger:
 
     def __init__(self, path: Path, config: SearchConfig, space: Space) -> None:
         self._config, self._space = config, space
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-        self._study = optuna.create_study(
-            study_name=config.search.name,
-            storage=self._storage,
-            direction="maximize",
-            load_if_exists=True,
-        )
+        self._study = optuna.load_study(study_name=config.search.name, storage=self._storage)
         self.open: dict[str, OpenTrial] = {}
         self.points: dict[str, Point] = {}  # of all trials
         self.proposed = 0

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from search.config import SearchConfig
+from search.ledger import create_ledger
 from search.space import Space, load_space
 from trashseg.config_file import nearest, read_yaml, validate, write_yaml
 from trashseg.data.cache import dataset_key
@@ -89,6 +90,7 @@ class RunFolder:
             write_yaml(new.space_yaml, space_tree(space))
             write_folds(new.folds_json, dataset, folds)
             write_json(new.dataset_json, {"key": dataset_key(dataset)})
+            create_ledger(new.study_db, config.search.name)
             new.keep(config)
 
     def keep(self, config: SearchConfig) -> None:

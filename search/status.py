@@ -81,7 +81,7 @@ class Status:
 
 def read_status(run: RunFolder) -> Status:
     config = run.config
-    trials = read_trials(run.study_db, config.search.name) if run.study_db.is_file() else []
+    trials = read_trials(run.study_db, config.search.name)
     scores = {
         trial.user_attrs[NAME]: max(trial.intermediate_values.values())
         for trial in trials

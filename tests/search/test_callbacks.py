@@ -10,11 +10,11 @@ from mlflow import MlflowClient
 from search.callbacks import SearchCallback
 from search.config import SearchConfig
 from search.display import Display
-from search.ledger import Ledger
 from search.patience import TimeBudget
 from search.run_folder import RunFolder
 from search.space import load_space
 from search.tracking import Tracker
+from tests.search.ledgers import open_ledger
 
 CONFIG = SearchConfig.model_validate({"epochs": 9, "search": {"min_free_gb": 0}})
 SPACE = load_space("optim")
@@ -43,7 +43,7 @@ class Scene:
         self.run = RunFolder(folder / "night")
         self.run.path.mkdir(exist_ok=True)
         self.client = MlflowClient(uri)
-        self.ledger = Ledger(self.run.study_db, CONFIG, SPACE)
+        self.ledger = open_ledger(self.run.study_db, CONFIG, SPACE)
         while self.ledger.proposed < 3:
             self.ledger.propose()
         self.tracker = Tracker(self.run, uri)

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from search.config import SearchConfig
 from search.ledger import Ledger, make_sampler, read_rungs, read_trials
 from search.space import Point, Space, load_space
+from tests.search.ledgers import open_ledger
 
 CONFIG = SearchConfig.model_validate(
     {"epochs": 9, "search": {"name": "night", "startup_trials": 3, "seed": 4}}
@@ -53,7 +54,7 @@ def play(ledger: Ledger) -> Point:
 
 def cut_off_a_proposal(path: Path, space: Space, parameters: int) -> None:
     """What a kill leaves between `ask` and the name: so many of the parameters are drawn."""
-    ledger = Ledger(path, CONFIG, space)
+    ledger = open_ledger(path, CONFIG, space)
     study = optuna.load_study(study_name="night", storage=f"sqlite:///{path}")
     if ledger.proposed == 0:
         study.enqueue_trial(space.point_of(CONFIG.train), user_attrs={"hand_tuned": True})
@@ -69,7 +70,7 @@ def cut_off_a_proposal(path: Path, space: Space, parameters: int) -> None:
 
 
 def test_the_first_proposal_is_the_hand_tuned_point(tmp_path: Path, space: Space) -> None:
-    ledger = Ledger(tmp_path / "study.db", CONFIG, space)
+    ledger = open_ledger(tmp_path / "study.db", CONFIG, space)
     assert [ledger.propose(), ledger.propose()] == ["trial_000", "trial_001"]
     assert ledger.points["trial_000"] == space.point_of(CONFIG.train)
     assert ledger.points["trial_001"] != space.point_of(CONFIG.train)
@@ -83,14 +84,14 @@ def test_the_first_proposal_is_the_hand_tuned_point_of_conditional_spaces_too(
     tmp_path: Path, name: str
 ) -> None:
     space = load_space(name)
-    ledger = Ledger(tmp_path / "study.db", CONFIG, space)
+    ledger = open_ledger(tmp_path / "study.db", CONFIG, space)
     assert ledger.points[ledger.propose()] == space.point_of(CONFIG.train)
 
 
 def test_the_same_seed_gives_the_same_proposals_when_told_the_same(
     tmp_path: Path, space: Space
 ) -> None:
-    once, again = (Ledger(tmp_path / f"{name}.db", CONFIG, space) for name in "ab")
+    once, again = (open_ledger(tmp_path / f"{name}.db", CONFIG, space) for name in "ab")
     points = [play(once) for _ in range(8)]
     assert points == [play(again) for _ in range(8)]
     assert all(one != other for one, other in pairwise(points))
@@ -101,8 +102,8 @@ def test_another_seed_gives_other_proposals_after_the_hand_tuned_one(
 ) -> None:
     other = CONFIG.model_copy(update={"search": CONFIG.search.model_copy(update={"seed": 5})})
     first, second = (
-        Ledger(tmp_path / "a.db", CONFIG, space),
-        Ledger(tmp_path / "b.db", other, space),
+        open_ledger(tmp_path / "a.db", CONFIG, space),
+        open_ledger(tmp_path / "b.db", other, space),
     )
     once, again = [play(first) for _ in range(4)], [play(second) for _ in range(4)]
     assert once[0] == again[0]
@@ -112,7 +113,7 @@ def test_another_seed_gives_other_proposals_after_the_hand_tuned_one(
 def test_proposals_after_the_start_up_depend_on_the_results(tmp_path: Path, space: Space) -> None:
     proposals = []
     for sign in (1, -1):
-        ledger = Ledger(tmp_path / f"{sign}.db", CONFIG, space)
+        ledger = open_ledger(tmp_path / f"{sign}.db", CONFIG, space)
         for _ in range(8):
             name = ledger.propose()
             score = 0.5 + sign * 100 * float(ledger.points[name]["optim.decoder_lr"])
@@ -128,7 +129,7 @@ def test_proposals_after_the_start_up_depend_on_the_results(tmp_path: Path, spac
 def test_a_finished_trials_value_is_its_best_score_so_far_at_the_last_epoch(
     tmp_path: Path, space: Space
 ) -> None:
-    ledger = Ledger(tmp_path / "study.db", CONFIG, space)
+    ledger = open_ledger(tmp_path / "study.db", CONFIG, space)
     name = ledger.propose()
     for epoch, score in ((1, 0.25), (2, 0.5), (3, 0.5)):
         ledger.record_epoch(name, epoch, score)
@@ -143,7 +144,7 @@ def test_a_finished_trials_value_is_its_best_score_so_far_at_the_last_epoch(
 def test_a_pruned_trial_is_not_complete_and_a_failed_one_keeps_its_error(
     tmp_path: Path, space: Space
 ) -> None:
-    ledger = Ledger(tmp_path / "study.db", CONFIG, space)
+    ledger = open_ledger(tmp_path / "study.db", CONFIG, space)
     pruned, failed = ledger.propose(), ledger.propose()
     ledger.record_epoch(pruned, 1, 0.0)
     ledger.end(pruned, "pruned", {"epoch": 1})
@@ -166,16 +167,16 @@ def test_proposals_do_not_depend_on_kills_even_in_the_middle_of_one(
 ) -> None:
     """A kill before trial n, that leaves a proposal with k parameters behind."""
     folder = tmp_path_factory.mktemp("kills")
-    undisturbed = Ledger(folder / "a.db", CONFIG, space)
+    undisturbed = open_ledger(folder / "a.db", CONFIG, space)
     expected = [play(undisturbed) for _ in range(8)]
     found = []
     for number in range(8):
         for at, parameters in kills:
             if at == number:
                 cut_off_a_proposal(folder / "b.db", space, parameters)
-        found.append(play(Ledger(folder / "b.db", CONFIG, space)))
+        found.append(play(open_ledger(folder / "b.db", CONFIG, space)))
     assert found == expected
-    reopened = Ledger(folder / "b.db", CONFIG, space)
+    reopened = open_ledger(folder / "b.db", CONFIG, space)
     assert [trial.user_attrs["trial_id"] for trial in reopened.trials] == [
         f"trial_{number:03d}" for number in range(8)
     ]
@@ -187,10 +188,10 @@ def test_proposals_do_not_depend_on_kills_even_in_the_middle_of_one(
 def test_a_queued_first_point_that_was_never_asked_for_is_not_queued_twice(
     tmp_path: Path, space: Space
 ) -> None:
-    Ledger(tmp_path / "study.db", CONFIG, space)
+    open_ledger(tmp_path / "study.db", CONFIG, space)
     study = optuna.load_study(study_name="night", storage=f"sqlite:///{tmp_path}/study.db")
     study.enqueue_trial(space.point_of(CONFIG.train), user_attrs={"hand_tuned": True})
-    ledger = Ledger(tmp_path / "study.db", CONFIG, space)
+    ledger = open_ledger(tmp_path / "study.db", CONFIG, space)
     play(ledger)
     play(ledger)
     assert [trial.user_attrs.get("hand_tuned", False) for trial in ledger.trials] == [True, False]
@@ -198,9 +199,9 @@ def test_a_queued_first_point_that_was_never_asked_for_is_not_queued_twice(
 
 def test_a_cut_off_proposal_is_marked_failed_and_is_no_trial(tmp_path: Path, space: Space) -> None:
     path = tmp_path / "study.db"
-    play(Ledger(path, CONFIG, space))
+    play(open_ledger(path, CONFIG, space))
     cut_off_a_proposal(path, space, parameters=1)
-    ledger = Ledger(path, CONFIG, space)
+    ledger = open_ledger(path, CONFIG, space)
     assert ledger.proposed == 1
     assert ledger.open == {}
     study = optuna.load_study(study_name="night", storage=f"sqlite:///{path}")
@@ -211,14 +212,14 @@ def test_open_trials_come_back_with_their_point_epochs_and_arrivals(
     tmp_path: Path, space: Space
 ) -> None:
     path = tmp_path / "study.db"
-    before = Ledger(path, CONFIG, space)
+    before = open_ledger(path, CONFIG, space)
     play(before)
     name = before.propose()
     for epoch, score in ((1, 0.1), (2, 0.3), (3, 0.3)):
         before.record_epoch(name, epoch, score)
     before.record_arrival(name, 1, before=4)
     before.record_arrival(name, 3, before=0)
-    after = Ledger(path, CONFIG, space)
+    after = open_ledger(path, CONFIG, space)
     assert list(after.open) == ["trial_001"]
     assert after.open[name].scores == {1: 0.1, 2: 0.3, 3: 0.3}
     assert after.open[name].arrivals == {1: 4, 3: 0}
@@ -232,7 +233,7 @@ def test_open_trials_come_back_with_their_point_epochs_and_arrivals(
 
 def test_an_epoch_is_entered_once(tmp_path: Path, space: Space) -> None:
     """A trial that was taken up again repeats its last epoch."""
-    ledger = Ledger(tmp_path / "study.db", CONFIG, space)
+    ledger = open_ledger(tmp_path / "study.db", CONFIG, space)
     name = ledger.propose()
     ledger.record_epoch(name, 1, 0.25)
     ledger.record_epoch(name, 1, 0.75)
@@ -240,7 +241,7 @@ def test_an_epoch_is_entered_once(tmp_path: Path, space: Space) -> None:
 
 
 def test_rungs_are_read_in_the_order_of_arrival(tmp_path: Path, space: Space) -> None:
-    ledger = Ledger(tmp_path / "study.db", CONFIG, space)
+    ledger = open_ledger(tmp_path / "study.db", CONFIG, space)
     names = [ledger.propose() for _ in range(3)]
     for place, (name, score) in enumerate(zip(reversed(names), (0.3, 0.2, 0.1), strict=True)):
         ledger.record_epoch(name, 3, score)

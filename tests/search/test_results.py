@@ -16,6 +16,7 @@ from search.ledger import Ledger
 from search.results import Row, best_trials, leaderboard, summary, to_csv, write_results
 from search.run_folder import RunFolder, new_run_folder
 from search.space import Space, load_space
+from tests.search.ledgers import open_ledger
 from trashseg.config_file import load_train_config
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import stratify
@@ -159,7 +160,7 @@ def test_a_run_leaves_the_leaderboard_and_the_finished_configurations(
     config = SearchConfig.model_validate({"epochs": 9})
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    ledger = Ledger(run.study_db, config, space)
+    ledger = open_ledger(run.study_db, config, space)
     endings = [("finished", 9, 0.2), ("finished", 9, 0.6), ("pruned", 3, 0.9)]
     for state, epoch, score in endings:
         name = ledger.propose()

@@ -11,9 +11,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from search.config import SearchConfig
-from search.ledger import Ledger
 from search.scheduler import SuccessiveHalving, goes_on, rung_epochs
 from search.space import load_space
+from tests.search.ledgers import open_ledger
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 NO_CONTROLLER = cast(TuneController, None)  # the scheduler does not look at it
@@ -46,7 +46,7 @@ class Arena:
 
     def reopen(self) -> None:
         """As after a kill: all that is known is on disk."""
-        self.ledger = Ledger(self.file, self.config, SPACE)
+        self.ledger = open_ledger(self.file, self.config, SPACE)
         self.scheduler = SuccessiveHalving(self.config, self.ledger)
 
     def hears(self, name: str, epoch: int, score: float, finished: bool = False) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.search.nodes import Nodes
 
 from search.config import SearchConfig, load_search_config
 from search.driver import run_search
 from search.ledger import read_trials
 from search.results import Row
 from search.run_folder import RunFolder
+from tests.search.nodes import Nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -50,8 +50,6 @@ class Watched:
         }
 
     def epochs(self) -> int:
-        if not self.run.study_db.is_file():
-            return 0
         trials = read_trials(self.run.study_db, self._config.search.name)
         return sum(len(trial.intermediate_values) for trial in trials)
 

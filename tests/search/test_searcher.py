@@ -9,9 +9,9 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from search.config import SearchConfig
-from search.ledger import Ledger
 from search.searcher import LOST, OptunaSearcher
 from search.space import load_space
+from tests.search.ledgers import open_ledger
 
 CONFIG = SearchConfig.model_validate(
     {"epochs": 9, "search": {"name": "night", "startup_trials": 3, "seed": 4}}
@@ -23,7 +23,7 @@ class Desk:
     """A searcher on a real ledger."""
 
     def __init__(self, folder: Path, trials: int = 9) -> None:
-        self.ledger = Ledger(folder / "study.db", CONFIG, SPACE)
+        self.ledger = open_ledger(folder / "study.db", CONFIG, SPACE)
         self.stopped: set[str] = set()
         self.may_propose = True
         self.heard: list[tuple[str, str]] = []
