@@ -76,6 +76,9 @@ class SearchCallback(Callback):
         self._pace.epoch(self._run.pace_json)
         self._display.epoch(str(trial), result["epoch"], result[self._config.score_key])
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self._display.line(f"{trial} lost its worker, it goes on after its last whole epoch")
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Tune gave the trial up, because its worker never came up or was lost too often."""
         if trial.error_file:

@@ -113,6 +113,7 @@ def fit(
     """Tune's own files are scratch: what it knows is in the ledger, checkpoints are in the run."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # MLflow has it all
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the display is ours
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # MLflow has the tracebacks
     with tempfile.TemporaryDirectory(prefix="trashseg-tune-") as scratch:
         tune.Tuner(
             tune.with_resources(

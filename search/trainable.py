@@ -1,6 +1,7 @@
 """What runs in a Ray worker for one trial: a proposal becomes a configuration, epochs are reported."""
 
 import errno
+import socket
 import time
 import traceback
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from trashseg.data.folds import Folds
     from trashseg.train import FoldTraining
 
+NODE_SECONDS = 5.0  # in which a node that lives accepts a connection
 PREDECESSOR_SECONDS = 300  # within which a worker of a killed search has noticed that it is over
 
 
@@ -115,8 +117,20 @@ def give_up(trace: str, error: str = "") -> None:
 
 
 def node_lives(node: str) -> bool:
+    """Whether the node answers now: Ray itself may take half a minute to call one dead."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return any(entry["NodeID"] == node and entry["Alive"] for entry in nodes)
+    for entry in nodes:
+        if entry["NodeID"] == node and entry["Alive"]:
+            return answers(entry["NodeManagerAddress"], entry["NodeManagerPort"])
+    return False
+
+
+def answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=NODE_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=2)

@@ -39,21 +39,32 @@ class Nodes:
             include_dashboard=False,
         )
 
+    def join(self, name: str, cpus: int = 1) -> None:
+        """`add` while a search runs: from any thread, as `ray start` on another machine does it."""
+        self._start_machine(self._ray_start(name, cpus), name)
+
     def add_without(self, hidden: Path, name: str, cpus: int = 1) -> None:
         """A node that sees an empty folder in the place of `hidden`, as if that were not mounted.
 
-        It runs in namespaces of its own; a driver must be connected, which sees the node come.
+        It runs in namespaces of its own.
         """
-        ray_command = Path(sys.executable).with_name("ray")
-        start = (
-            f"mount -t tmpfs none {shlex.quote(str(hidden))} && exec {ray_command} start --block "
-            f"--address={self.address} --num-cpus={cpus} --node-name={shlex.quote(name)} "
-            "--object-store-memory=100000000"
+        script = (
+            f"mount -t tmpfs none {shlex.quote(str(hidden))} && "
+            f"exec {shlex.join(self._ray_start(name, cpus))}"
         )
+        self._start_machine([*OWN_MOUNTS, "--mount-proc", "sh", "-c", script], name)
+
+    def _ray_start(self, name: str, cpus: int) -> list[str]:
+        ray_command = str(Path(sys.executable).with_name("ray"))
+        return [
+            ray_command, "start", "--block", f"--address={self.address}", f"--num-cpus={cpus}",
+            f"--node-name={name}", "--object-store-memory=100000000",
+        ]  # fmt: skip
+
+    def _start_machine(self, command: list[str], name: str) -> None:
+        """Returns when the connected driver sees the node."""
         self._machines[name] = subprocess.Popen(
-            [*OWN_MOUNTS, "--mount-proc", "sh", "-c", start],
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
+            command, stdout=subprocess.DEVNULL, start_new_session=True
         )
         deadline = time.monotonic() + START_SECONDS
         while name not in self.alive():
@@ -65,7 +76,7 @@ class Nodes:
         """All of its processes end at once, as when a machine is taken away."""
         if name in self._machines:
             machine = self._machines.pop(name)
-            machine.kill()
+            os.killpg(machine.pid, signal.SIGKILL)
             machine.wait()
         else:
             self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)

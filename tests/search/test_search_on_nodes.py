@@ -17,17 +17,17 @@ from tests.search.nodes import Nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-TRIALS, EPOCHS = 5, 4
+TRIALS = 5
 
 
-def make_config(cluster: Nodes, folder: Path, data: Path) -> SearchConfig:
+def make_config(cluster: Nodes, folder: Path, data: Path, epochs: int = 4) -> SearchConfig:
     (folder / "space.yaml").write_text("optim.decoder_lr: {float: [1.0e-4, 3.0e-3], log: true}\n")
     return load_search_config(
         None,
         [
-            f"epochs={EPOCHS}", "batch_size=8", "patience=0", "data.image_size=64", "data.folds=2",
+            f"epochs={epochs}", "batch_size=8", "patience=0", "data.image_size=64", "data.folds=2",
             "search.name=night", f"search.data_dir={data}", f"search.space={folder}/space.yaml",
-            f"search.trials={TRIALS}", f"search.grace_period={EPOCHS}", "search.cpus_per_trial=1",
+            f"search.trials={TRIALS}", f"search.grace_period={epochs}", "search.cpus_per_trial=1",
             f"search.storage={folder}/runs", f"search.tracking_uri=sqlite:///{folder}/mlflow.db",
             f"search.address={cluster.address}", "search.max_failures=0", "search.min_free_gb=0",
         ],
@@ -69,9 +69,9 @@ class Watched:
         return rows
 
 
-def check_whole(rows: list[Row]) -> None:
+def check_whole(rows: list[Row], epochs: int = 4) -> None:
     assert sorted(row.trial_id for row in rows) == [f"trial_{n:03d}" for n in range(TRIALS)]
-    assert [(row.state, row.epochs) for row in rows] == [("finished", EPOCHS)] * TRIALS
+    assert [(row.state, row.epochs) for row in rows] == [("finished", epochs)] * TRIALS
 
 
 def test_a_search_spreads_over_two_nodes(cluster: Nodes, tmp_path: Path, sample: Path) -> None:
@@ -97,6 +97,7 @@ def test_a_search_of_three_nodes_ends_whole_when_one_dies_in_the_middle(
 
 
 def test_a_node_that_joins_is_used(cluster: Nodes, tmp_path: Path, sample: Path) -> None:
-    search = Watched(make_config(cluster, tmp_path, sample))
-    check_whole(search.search(lambda: cluster.add("third"), after_epochs=1))
+    """The epochs are many so that the first trials last longer than a node takes to come up."""
+    search = Watched(make_config(cluster, tmp_path, sample, epochs=30))
+    check_whole(search.search(lambda: cluster.join("third"), after_epochs=1), epochs=30)
     assert len({node for [node] in search.attempts().values()}) == 3
