@@ -15,7 +15,6 @@ from trashseg.data.coco import load_coco
 from trashseg.errors import DataError
 
 DRIVER = "driver"
-MIN_FREE = 2**30  # bytes in the storage, and in the folder of temporary checkpoints
 PACKAGES = (
     "ray",
     "torch",
@@ -36,6 +35,8 @@ class Machine:
     storage: Path
     cache_key: str
     cache_bytes: int
+    min_free_gb: float
+    """In the storage, with which trials do not wait for room."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ def shortages(machine: Machine, ray_gpus: float) -> list[str]:
     """What this machine lacks; `ray_gpus`: those that Ray gives out here, 0 where trials use none."""
     checks = [
         cache_problem(cache_root(), machine.cache_key, machine.cache_bytes),
-        disk_problem("temporary files", Path(tempfile.gettempdir())),
-        disk_problem("storage", machine.storage),
+        disk_problem(machine.storage, machine.min_free_gb),
         gpu_problem(visible_gpus(), ray_gpus) if ray_gpus else None,
     ]
     return [problem for problem in checks if problem]
@@ -154,11 +154,14 @@ def cache_problem(root: Path, key: str, needed: int) -> str | None:
     return f"cache: {root} has {gib(free)} free, the decoded photos need {gib(needed)}: {do}"
 
 
-def disk_problem(what: str, folder: Path) -> str | None:
-    free = shutil.disk_usage(folder).free if folder.is_dir() else MIN_FREE
-    if free >= MIN_FREE:
+def disk_problem(storage: Path, min_free_gb: float) -> str | None:
+    free = shutil.disk_usage(storage).free / 1e9
+    if free >= min_free_gb:
         return None
-    return f"{what}: {folder} has {gib(free)} free, trials need {gib(MIN_FREE)}: free some space"
+    return (
+        f"storage: {storage} has {free:.2f} GB free, search.min_free_gb is {min_free_gb:g}: free some "
+        "space"
+    )
 
 
 def visible_gpus() -> int:

@@ -58,6 +58,7 @@ def preflight(
         storage,
         cache_key(dataset, size, cache_root()),
         cache_bytes(len(dataset.photos), size),
+        config.search.min_free_gb,
     )
     with _probe(storage) as (probe, token):
         if config.search.address == LOCAL:

@@ -27,7 +27,7 @@ from trashseg.config import TrainConfig
 
 STATUS = {"finished": "FINISHED", "pruned": "KILLED", "stopped": "KILLED", "failed": "FAILED"}
 AT_ONCE = 200  # events that are looked at for one delivery
-FLUSH_SECONDS = 60.0
+FLUSH_SECONDS = 30.0
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # between tries to reach a lost server, in seconds
 
 

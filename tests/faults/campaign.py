@@ -175,7 +175,8 @@ def check(search: Search) -> None:
     trials = read_trials(search.run.study_db, search.name)
     names = [trial.user_attrs["trial_id"] for trial in trials]
     assert names == [f"trial_{number:03d}" for number in range(search.trials)]
-    assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    assert not (other := [trial.user_attrs for trial in trials if trial.state not in ended]), other
     with search.run.leaderboard.open() as file:
         assert sorted(row["trial_id"] for row in csv.DictReader(file)) == names
 

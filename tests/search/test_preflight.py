@@ -10,7 +10,6 @@ from search.cluster import TrialResources
 from search.config import SearchConfig, load_search_config
 from search.node_checks import (
     DRIVER,
-    MIN_FREE,
     Driver,
     Machine,
     cache_problem,
@@ -187,10 +186,12 @@ def test_photos_that_are_decoded_already_need_no_room(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=MIN_FREE // 2)
+    usage = shutil.disk_usage(tmp_path)._replace(free=500_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    problem = disk_problem("storage", tmp_path)
-    assert problem == f"storage: {tmp_path} has 0.5 GiB free, trials need 1.0 GiB: free some space"
+    assert disk_problem(tmp_path, 0.5) is None
+    assert disk_problem(tmp_path, 0.75) == (
+        f"storage: {tmp_path} has 0.50 GB free, search.min_free_gb is 0.75: free some space"
+    )
 
 
 @pytest.mark.parametrize(("seen", "counted"), [(1, 1.0), (4, 4.0), (4, 2.0), (0, 0.0)])
@@ -223,7 +224,7 @@ def test_nodes_with_the_same_problem_share_a_line() -> None:
 def test_a_machine_that_is_as_the_drivers_has_no_problem(sample: Path, probe: Path) -> None:
     driver = Driver(installed(), probe, "token", sample, listing_key(load_coco(sample)))
     assert disagreements(driver, "node-a") == []
-    assert shortages(Machine(probe.parent, "key", 1), ray_gpus=0) == []
+    assert shortages(Machine(probe.parent, "key", 1, 0.0), ray_gpus=0) == []
 
 
 # --- without a cluster -------------------------------------------------------------------------
