@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -79,12 +78,6 @@ class SearchCallback(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._display.line(f"{trial} lost its worker, it goes on after its last whole epoch")
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Tune gave the trial up, because its worker never came up or was lost too often."""
-        if trial.error_file:
-            text = ANSI_COLOUR.sub("", Path(trial.error_file).read_text())
-            self._tracker.log_text(f"trial/{trial}", text, "traceback.txt")
-
     def trial_ended(self, name: str, state: str, facts: Mapping[str, Any]) -> None:
         """The ledger has it: close its MLflow run, drop its weights."""
         if not self._tracker.has_started(f"trial/{name}"):
@@ -120,7 +113,6 @@ class SearchCallback(Callback):
         drop_weights(self._run, name)
 
 
-ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 REPORTED = re.compile(  # of a trial's result, in which Tune puts much of its own
     r"epoch|loss|val_loss|pixel_accuracy|best_epoch|best_miou(_image)?|lr_(en|de)coder|seconds"
     r"|micro_batch|iou|((fold_\d+_)?miou(_image)?(_std)?)"

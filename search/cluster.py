@@ -46,7 +46,7 @@ class TrialResources:
 
     @property
     def max_concurrent(self) -> int | None:
-        """Tune's `max_concurrent_trials`; None lets Ray place as many as fit.
+        """Trials that are out at once; None lets Ray place as many as fit.
 
         With a number, Tune proposes a trial only when one may run. Without, it keeps exactly one
         proposal waiting for a place (its default with a searcher, `TUNE_MAX_PENDING_TRIALS_PG`),

@@ -86,13 +86,13 @@ def run_trials(
         callback.catch_up()
         scheduler = SuccessiveHalving(config, ledger)
         searcher = OptunaSearcher(
-            ledger, config.search.trials, scheduler.stopped, budget.allows_a_trial,
-            on_end=[callback.trial_ended, failures.trial_ended],
+            ledger, config.search.trials, resources.max_concurrent, scheduler.stopped,
+            budget.allows_a_trial, on_end=[callback.trial_ended, failures.trial_ended],
         )  # fmt: skip
         setting = TrialSetting(
             run, config, space, uuid.uuid4().hex, resources.cpus, resources.gpu_memory
         )
-        if searcher.to_hand_out:
+        if searcher.has_work:
             fit(setting, resources, searcher, scheduler, callback, failures)
         rows = write_results(run, ledger.trials, config, space)
         tracker.log_file("parent", run.leaderboard)
@@ -122,8 +122,7 @@ def fit(
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
-                num_samples=searcher.to_hand_out,
-                max_concurrent_trials=resources.max_concurrent,
+                num_samples=-1,  # the searcher knows when it is over
                 reuse_actors=True,
                 trial_name_creator=searcher.trial_name,
                 trial_dirname_creator=searcher.trial_name,

@@ -25,7 +25,6 @@ class ToldTrial:
     """What the callback needs of a Tune trial, which cannot be had without Ray."""
 
     name: str
-    error_file: str | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -52,8 +51,8 @@ class Scene:
             TimeBudget(None, 9),
         )  # fmt: skip
 
-    def tell(self, event: str, name: str, error_file: str | None = None, **more: Any) -> None:
-        trial = ToldTrial(name, error_file)
+    def tell(self, event: str, name: str, **more: Any) -> None:
+        trial = ToldTrial(name)
         getattr(self.callback, event)(iteration=1, trials=[trial], trial=trial, **more)
 
     def start(self, name: str) -> None:
@@ -130,13 +129,10 @@ def test_a_failed_trial_keeps_its_traceback_as_a_file(scene: Scene) -> None:
     assert scene.traceback("trial_001") == facts["traceback"]
 
 
-def test_a_trial_whose_worker_never_came_up_is_a_failed_trial(scene: Scene, tmp_path: Path) -> None:
-    """Tune tells of the error without having told of a start; it must not end the search."""
-    (tmp_path / "error.txt").write_text("\x1b[36mray::ImplicitFunc\x1b[0m\nImportError: torch\n")
+def test_a_trial_whose_worker_never_came_up_is_a_failed_trial(scene: Scene) -> None:
+    """Tune tells of no start."""
     scene.callback.trial_ended("trial_002", "failed", {"error": "its worker did not come up"})
-    scene.tell("on_trial_error", "trial_002", error_file=str(tmp_path / "error.txt"))
     assert scene.state("trial_002") == ("FAILED", "failed its worker did not come up")
-    assert scene.traceback("trial_002") == "ray::ImplicitFunc\nImportError: torch\n"
 
 
 def test_an_error_report_is_no_epoch(scene: Scene) -> None:
