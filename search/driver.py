@@ -94,6 +94,11 @@ def run_trials(
         )
         if searcher.has_work:
             fit(setting, resources, searcher, scheduler, callback, failures)
+        if budget.spent:
+            display.line(
+                f"time budget of {config.search.time_budget} used up after {ledger.proposed} of "
+                f"{config.search.trials} trials; --resume goes on"
+            )
         rows = write_results(run, ledger.trials, config, space)
         tracker.log_file("parent", run.leaderboard)
         tracker.log_scores("parent", summary(rows))

@@ -26,8 +26,8 @@ def print_status(run: RunFolder, status: Status) -> None:
     for rung in status.rungs:
         cells = (rung.epoch, rung.arrived, rung.went_on, rung.best)
         rungs.add_row(*map(number, cells))
-    trials = Table("running", "epoch", f"best {run.config.metric}")
-    for trial in status.running:
+    trials = Table("open", "epoch", f"best {run.config.metric}")
+    for trial in status.open:
         trials.add_row(trial.name, str(trial.epoch), number(trial.score))
     for table in (rungs, trials):
         if table.row_count:
@@ -45,7 +45,7 @@ def activity(status: Status) -> str:
     speed = f", {pace.per_hour:.0f} epochs an hour" if pace and pace.epochs else ""
     if status.active:
         return f"running{speed}" + (f", about {duration(hours)} to go" if hours else "")
-    if status.counts["running"] or status.counts["to come"]:
+    if status.counts["open"] or status.counts["to come"]:
         return "not running; add --resume to its command and it goes on"
     return f"ended{speed}"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from filelock import FileLock
 from ray.exceptions import RayError, RayTaskError
 
 from search.cluster import TrialResources, connect, divide
@@ -14,6 +15,7 @@ from search.display import Display
 from search.results import best_trials
 from search.run_folder import RunFolder
 from search.tracking import Tracker
+from search.trainable import PREDECESSOR_SECONDS
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import read_folds
 from trashseg.device import local_resources
@@ -123,8 +125,12 @@ def _follow(jobs: dict[Any, Job], tracker: Tracker, display: Display) -> None:
 def _train_fold(model: FoldModel, data_dir: str, folds_json: str, cpus: int) -> dict[str, Any]:
     dataset = load_coco(Path(data_dir))
     folds = read_folds(Path(folds_json), dataset)
-    resources = local_resources(cpus)
-    return train_member(model.config, dataset, folds, model.fold, model.folder, resources)
+    model.folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = model.folder.with_name(f"{model.folder.name}.lock")
+    with FileLock(lock, timeout=PREDECESSOR_SECONDS):
+        return train_member(
+            model.config, dataset, folds, model.fold, model.folder, local_resources(cpus)
+        )
 
 
 def _log_new_epochs(job: Job, tracker: Tracker, display: Display) -> None:

@@ -50,8 +50,8 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Running:
-    """An open trial, its last whole epoch and its best score, None before the first."""
+class Open:
+    """A trial under way, or cut off: its last whole epoch, its best score, None before the first."""
 
     name: str
     epoch: int
@@ -63,8 +63,8 @@ class Status:
     """All of it; scores are the search's metric."""
 
     active: bool  # whether a command works on the run now
-    counts: dict[str, int]  # by state, and "to come"
-    running: list[Running]
+    counts: dict[str, int]  # by state, "open" and "to come"
+    open: list[Open]
     rungs: list[Rung]
     best: tuple[str, float] | None
     hand_tuned: float | None
@@ -87,15 +87,15 @@ def read_status(run: RunFolder) -> Status:
         for trial in trials
         if trial.intermediate_values
     }
-    counts = Counter(STATES.get(trial.state, "running") for trial in trials)
+    counts = Counter(STATES.get(trial.state, "open") for trial in trials)
     return Status(
         active=run.is_locked(),
         counts={
-            **{state: counts[state] for state in ("running", *STATES.values())},
+            **{state: counts[state] for state in ("open", *STATES.values())},
             "to come": config.search.trials - len(trials),
         },
-        running=[
-            Running(name := trial.user_attrs[NAME], trial.last_step or 0, scores.get(name))
+        open=[
+            Open(name := trial.user_attrs[NAME], trial.last_step or 0, scores.get(name))
             for trial in trials
             if trial.state == TrialState.RUNNING
         ],

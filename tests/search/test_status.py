@@ -10,7 +10,7 @@ from search.config import SearchConfig
 from search.ledger import Ledger
 from search.run_folder import RunFolder, new_run_folder
 from search.space import load_space
-from search.status import Pace, Rung, Running, read_status
+from search.status import Open, Pace, Rung, read_status
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import stratify
 from trashseg.files import write_json
@@ -43,13 +43,13 @@ def run(tmp_path: Path, sample: Path) -> RunFolder:
 
 def test_trials_are_counted_by_state(run: RunFolder) -> None:
     assert read_status(run).counts == {
-        "running": 2, "finished": 1, "pruned": 1, "failed": 1, "to come": 5
+        "open": 2, "finished": 1, "pruned": 1, "failed": 1, "to come": 5
     }  # fmt: skip
 
 
 def test_open_trials_have_their_epoch_and_best_score(run: RunFolder) -> None:
     status = read_status(run)
-    assert status.running == [Running("trial_003", 4, 0.75), Running("trial_004", 0, None)]
+    assert status.open == [Open("trial_003", 4, 0.75), Open("trial_004", 0, None)]
     assert status.best == ("trial_003", 0.75)
     assert status.hand_tuned == 0.5
 
@@ -87,7 +87,7 @@ def test_the_command_tells_whether_a_search_runs_and_writes_nothing(run: RunFold
     idle = CliRunner().invoke(launch.app, arguments)
     assert idle.exit_code == 0
     assert "night: not running; add --resume to its command and it goes on" in idle.stdout
-    assert "2 running, 1 finished, 1 pruned, 1 failed, 5 to come" in idle.stdout
+    assert "2 open, 1 finished, 1 pruned, 1 failed, 5 to come" in idle.stdout
     assert "best so far: trial_003 0.75, hand-tuned 0.5" in idle.stdout
     assert sorted(run.path.parent.rglob("*")) == before
     with run.locked():
