@@ -49,12 +49,12 @@ def run_search(config: SearchConfig, *, resume: bool = False) -> tuple[RunFolder
         check_same_search(run, config, space, dataset)
     folds = run.folds(dataset) if resume else make_folds(dataset, config.data)
     check_training(config, dataset, folds)
-    check_store(config.search.tracking_uri)
     dashboard = connect(config.search.address)
     await_node(config.search, print)
     per_gpu = trials_in_gpu(config, len(dataset.classes), print)
     resources = divide(config.search, config.search.trials, per_gpu)
     preflight(config, dataset, resources, run.path if resume else None)
+    check_store(config.search.tracking_uri)
     with run.locked():
         if not resume:
             run.create(config, space, dataset, folds)
