@@ -264,7 +264,6 @@ def test_a_local_search_finds_a_cache_that_cannot_be_written(
     assert first == "1 of 1 machines cannot run trials:"
     assert [line.split(":")[1].strip() for line in problems] == [
         "cache",
-        "temporary files",
         "storage",
     ]
     assert list((tmp_path / "runs").iterdir()) == [], "the probe goes after a failure too"
