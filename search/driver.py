@@ -28,9 +28,8 @@ from trashseg.data.coco import CocoDataset, load_coco
 from trashseg.data.folds import Folds, make_folds
 from trashseg.errors import TrashSegError
 
-LOST_NODES = (
-    100  # how often Tune starts a trial again; which of its failures count, the trial knows
-)
+# How often Tune starts a trial again; which of its failures count, the trial knows.
+LOST_NODES = 20
 
 
 def run_search(config: SearchConfig, *, resume: bool = False) -> tuple[RunFolder, list[Row]]:
