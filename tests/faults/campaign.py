@@ -25,7 +25,13 @@ from optuna.trial import TrialState
 from search.ledger import read_trials
 from search.run_folder import RunFolder
 from search.scheduler import rung_epochs
-from tests.faults.observed_search import OBSERVED, read_epochs
+from tests.faults.observed_search import (
+    HELD,
+    OBSERVED,
+    let_go_file,
+    read_epochs,
+    waits_file,
+)
 from trashseg.data.sample import write_sample
 
 ROOT = Path(__file__).parent.parent.parent
@@ -65,12 +71,16 @@ def search_tree(folder: Path, name: str, trials: int, cpus_per_trial: int) -> di
 
 @dataclass
 class Search:
-    """One search under fire, as a user runs it: a command, and the same command with --resume."""
+    """One search under fire, as a user runs it: a command, and the same command with --resume.
+
+    One that is `held` does not train its last trial, so does not end, before `finish`.
+    """
 
     folder: Path
     name: str
     trials: int
     at_a_time: int = 1
+    held: bool = False
     kills: Counter[str] = field(default_factory=Counter)
     process: "subprocess.Popen[str] | None" = None
 
@@ -88,6 +98,7 @@ class Search:
         tree = search_tree(self.folder, self.name, self.trials, cpus)
         config.write_text(yaml.safe_dump(tree))
         again = ["--resume"] if self.run.path.is_dir() else []
+        waits_file(self.observed).unlink(missing_ok=True)
         with (self.folder / f"{self.name}.log").open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.observed_search", "search",
@@ -96,11 +107,13 @@ class Search:
                 env={
                     **os.environ, OBSERVED: str(self.observed), "PYTHONPATH": str(ROOT),
                     "TRASHSEG_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1",
+                    HELD: f"trial_{self.trials - 1:03d}" if self.held else "",
                 },
             )  # fmt: skip
 
     def finish(self) -> None:
         """Start it if need be, leave it alone, and see it end well."""
+        let_go_file(self.observed).touch()
         if self.process is None:
             self.start()
         assert self.process is not None
@@ -112,11 +125,12 @@ class Search:
         return (self.folder / f"{self.name}.log").read_text()
 
     def wait_for_epochs(self, count: int) -> bool:
-        """Whether `count` more epochs were trained before the command ended."""
+        """Whether `count` more epochs, or all but those of a held trial, were trained before the
+        command ended."""
         assert self.process is not None
         goal = len(read_epochs(self.observed)) + count
         while self.process.poll() is None:
-            if len(read_epochs(self.observed)) >= goal:
+            if len(read_epochs(self.observed)) >= goal or waits_file(self.observed).exists():
                 return True
             time.sleep(0.02)
         return False
@@ -226,7 +240,8 @@ class Campaign:
         return search.run.leaderboard.read_text()
 
     def strike(self, search: Search, kills: int, targets: tuple[str, ...] = TARGETS) -> None:
-        """Kill the search so often, each time at a random moment, or until it has ended."""
+        """Kill the search so often, each time at a random moment, or until it has ended, which a
+        held one does not."""
         struck = 0
         while struck < kills:
             if search.process is None:
