@@ -7,6 +7,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from search.checkpoint_store import open_store
 from search.config import SearchConfig
 from search.display import Display
 from search.ledger import HAND_TUNED, NAME, STATES, Ledger
@@ -37,6 +38,7 @@ class SearchCallback(Callback):
     ) -> None:
         self._run, self._config, self._space, self._ledger = run, config, space, ledger
         self._tracker, self._display, self._budget = tracker, display, budget
+        self._store = open_store(config.search.checkpoint_uri, config.search.name)
         self._pace = new_pace()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -98,10 +100,11 @@ class SearchCallback(Callback):
                 self.trial_ended(name, STATES[trial.state], trial.user_attrs)
             else:
                 self._display.advance()
-            drop_weights(self._run, name)
+            self._drop(name)
 
     def _close(self, name: str, state: str, detail: str, traceback: str) -> None:
         what = f"trial/{name}"
+        self._store.pull(f"trials/{name}", self._run.trial(name), only="/pictures/")
         checkpoint = latest_checkpoint(
             self._run.trial(name) / f"fold_{self._config.search.folds[0]}"
         )
@@ -110,6 +113,10 @@ class SearchCallback(Callback):
         if traceback:
             self._tracker.log_text(what, traceback, "traceback.txt")
         self._tracker.end(what, state, detail)
+        self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        self._store.drop(f"trials/{name}", self._run.trial(name))
         drop_weights(self._run, name)
 
 

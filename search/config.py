@@ -22,6 +22,9 @@ class SearchSettings(Section):
     that later commands find them from any folder."""
     storage: str = "runs"
     """Folder in which runs are kept."""
+    checkpoint_uri: str | None = None
+    """Where trials and folds under way are kept for other nodes: s3://BUCKET/FOLDER, gs://... or
+    file:///..., and `storage` is then each node's own. null: in `storage`, which all nodes share."""
     tracking_uri: str = "sqlite:///mlflow.db"
     """MLflow store or server."""
     space: str = "aug_loss"

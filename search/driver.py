@@ -8,6 +8,7 @@ from pathlib import Path
 from ray import tune
 
 from search.callbacks import SearchCallback
+from search.checkpoint_store import check_unused
 from search.cluster import TrialResources, await_node, connect, divide
 from search.config import SearchConfig
 from search.display import Display
@@ -57,17 +58,22 @@ def run_search(config: SearchConfig, *, resume: bool = False) -> tuple[RunFolder
     with run.locked():
         if not resume:
             run.create(config, space, dataset, folds)
-        return run, run_trials(run, config, resources, dashboard)
+        return run, run_trials(run, config, folds, resources, dashboard)
 
 
 def the_run(config: SearchConfig, resume: bool) -> RunFolder:
     if resume:
         return open_run_folder(config.search.name, Path(config.search.storage))
+    check_unused(config.search.checkpoint_uri, config.search.name)
     return new_run_folder(config)
 
 
 def run_trials(
-    run: RunFolder, config: SearchConfig, resources: TrialResources, dashboard: str
+    run: RunFolder,
+    config: SearchConfig,
+    folds: Folds,
+    resources: TrialResources,
+    dashboard: str,
 ) -> list[Row]:
     """Let Ray Tune run what the ledger lacks, write the results, close the books."""
     space = run.space
@@ -89,8 +95,8 @@ def run_trials(
             budget.allows_a_trial, on_end=[callback.trial_ended, failures.trial_ended],
         )  # fmt: skip
         setting = TrialSetting(
-            run, config, space, uuid.uuid4().hex, resources.cpus, resources.gpu_memory
-        )
+            run, config, space, folds, uuid.uuid4().hex, resources.cpus, resources.gpu_memory
+        )  # fmt: skip
         if searcher.has_work:
             fit(setting, resources, searcher, scheduler, callback, failures)
         if budget.spent:

@@ -1,6 +1,7 @@
 """What makes a machine unfit for a trial: each check returns "what: where: what to do", or nothing."""
 
 import hashlib
+import os
 import platform
 import shutil
 import tempfile
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import search
 import trashseg
+from search.checkpoint_store import open_uri, read_file, write_file
 from trashseg.data.cache import cache_root, listing_key
 from trashseg.data.coco import load_coco
-from trashseg.errors import DataError
+from trashseg.errors import ConfigError, DataError
 
 DRIVER = "driver"
 PACKAGES = (
@@ -37,6 +39,8 @@ class Machine:
     cache_bytes: int
     min_free_gb: float
     """In the storage, with which trials do not wait for room."""
+    own_storage: bool = False
+    """The storage is not shared: it is made where it is missing."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,10 @@ class Driver:
     """What the driver has, so every other machine must have it too."""
 
     versions: Versions
-    probe: Path
-    """Folder in the storage with a file of the driver's, which holds the token."""
+    storage: str
+    """Path or URI of what all nodes share."""
+    probe: str
+    """Folder in it with a file of the driver's, which holds the token."""
     token: str
     data_dir: Path
     listing: str
@@ -57,7 +63,7 @@ def disagreements(driver: Driver, node: str) -> list[str]:
     """Where this machine is not as the driver's; `node` names the file it leaves in the probe."""
     checks = [
         *version_problems(driver.versions, installed()),
-        storage_problem(driver.probe, driver.token, node),
+        storage_problem(driver.storage, driver.probe, driver.token, node),
         dataset_problem(driver.data_dir, driver.listing),
         weights_problem(driver.weights) if driver.weights else None,
     ]
@@ -68,7 +74,8 @@ def shortages(machine: Machine, ray_gpus: float) -> list[str]:
     """What this machine lacks; `ray_gpus`: those that Ray gives out here, 0 where trials use none."""
     checks = [
         cache_problem(cache_root(), machine.cache_key, machine.cache_bytes),
-        disk_problem(machine.storage, machine.min_free_gb),
+        (machine.own_storage and folder_problem(machine.storage))
+        or disk_problem(machine.storage, machine.min_free_gb),
         gpu_problem(visible_gpus(), ray_gpus) if ray_gpus else None,
     ]
     return [problem for problem in checks if problem]
@@ -105,21 +112,34 @@ def version_problems(expected: Versions, found: Versions) -> list[str]:
     ]
 
 
-def storage_problem(probe: Path, token: str, node: str) -> str | None:
+def storage_problem(storage: str, probe: str, token: str, node: str) -> str | None:
     """Read the driver's file, leave one of the node's own."""
-    storage = probe.parent
     try:
-        if (probe / DRIVER).read_text() == token:
-            (probe / node).write_text(token)
+        filesystem, root = open_uri(storage)
+        if read_file(filesystem, f"{root}/{probe}/{DRIVER}") == token.encode():
+            write_file(filesystem, f"{root}/{probe}/{node}", token.encode())
             return None
-    except FileNotFoundError:
-        pass
+    except ConfigError as error:
+        return str(error)
     except OSError as error:
-        return f"storage: {storage} cannot be written ({error.strerror}): mend its rights or mount"
+        return f"storage: {storage} cannot be written ({reason(error)}): mend its rights or mount"
     return (
         f"storage: {storage} is not the driver's folder: mount the shared one there on every node, "
         "or choose another --storage"
     )
+
+
+def reason(error: OSError) -> str:
+    """pyarrow puts a sentence of its own where Python has the system's."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def folder_problem(folder: Path) -> str | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"storage: {folder} cannot be made ({error.strerror}): choose another --storage"
+    return None
 
 
 def dataset_problem(data_dir: Path, listing: str) -> str | None:

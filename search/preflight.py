@@ -1,11 +1,12 @@
 """Can every node run a trial? All of them are asked at once, before the first trial.
 
-Asked is each node with room for a trial: are the packages and this code the driver's, is the run's
-storage writable and the same folder as the driver's, is the data set there with the same content,
-can the cache of decoded photos be written and has it room, does torch see the GPUs that Ray gives
-out, are the disks full (`node_checks`)? A node without room for a trial, such as a head with
-`CPU: 0`, needs none of that. MLflow is reached by the driver alone, which does all the logging: the
-tracker checks it there. A node that joins later is not asked: what is wrong there fails its trials.
+Asked is each node with room for a trial: are the packages and this code the driver's, is what must be
+shared (the run's storage, or the place that `search.checkpoint_uri` names) writable and the driver's,
+is the data set there with the same content, can the cache of decoded photos be written and has it room,
+does torch see the GPUs that Ray gives out, are the disks full (`node_checks`)? A node without room for
+a trial, such as a head with `CPU: 0`, needs none of that. MLflow is reached by the driver alone, which
+does all the logging: the tracker checks it there. A node that joins later is not asked: what is wrong
+there fails its trials.
 
 Without a joined cluster this process checks its own machine. Workers that it starts have its
 interpreter, environment and mounts, so versions, shared storage and data set cannot differ; and a
@@ -13,7 +14,6 @@ task could not answer the rest differently, it would only cost a worker's start.
 """
 
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +23,18 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.checkpoint_store import open_uri, read_file, write_file
 from search.cluster import LOCAL, TrialResources, all_gpus, fits
 from search.config import SearchConfig
-from search.node_checks import DRIVER, Driver, Machine, disagreements, installed, shortages
+from search.node_checks import (
+    DRIVER,
+    Driver,
+    Machine,
+    disagreements,
+    installed,
+    reason,
+    shortages,
+)
 from trashseg.data.cache import cache_bytes, cache_key, cache_root, listing_key
 from trashseg.data.coco import CocoDataset
 from trashseg.errors import ResourceError
@@ -59,14 +68,17 @@ def preflight(
         cache_key(dataset, size, cache_root()),
         cache_bytes(len(dataset.photos), size),
         config.search.min_free_gb,
+        own_storage=config.search.checkpoint_uri is not None,
     )
-    with _probe(storage) as (probe, token):
+    shared = config.search.checkpoint_uri or str(storage)
+    with _probe(shared) as (probe, token):
         if config.search.address == LOCAL:
             ray_gpus = all_gpus() if resources.gpus else 0
             answers = [("this machine", shortages(machine, ray_gpus))]
         else:
             driver = Driver(
                 installed(),
+                shared,
                 probe,
                 token,
                 Path(config.search.data_dir),
@@ -84,21 +96,22 @@ def _weights_file(weights: str) -> Path | None:
 
 
 @contextmanager
-def _probe(storage: Path) -> Iterator[tuple[Path, str]]:
-    """A folder in the storage with a file that only those who share the storage can read."""
+def _probe(storage: str) -> Iterator[tuple[str, str]]:
+    """Name of a folder in the storage, a path or URI, and what a file in it says, which only those who
+    share the storage can read."""
     token = secrets.token_hex(16)
-    probe = storage / f".preflight-{token[:8]}"
+    filesystem, root = open_uri(storage)
+    name = f".preflight-{token[:8]}"
     try:
-        probe.mkdir(parents=True)
-        (probe / DRIVER).write_text(token)
+        write_file(filesystem, f"{root}/{name}/{DRIVER}", token.encode())
     except OSError as error:
         raise ResourceError(
-            f"storage: {storage} cannot be written ({error.strerror}): choose another --storage"
+            f"storage: {storage} cannot be written ({reason(error)}): choose another --storage"
         ) from None
     try:
-        yield probe, token
+        yield name, token
     finally:
-        shutil.rmtree(probe)
+        filesystem.delete_dir(f"{root}/{name}")
 
 
 def _ask_nodes(
@@ -157,16 +170,17 @@ def _answer(reference: Any, driver: Driver, node: Node) -> list[str]:
         problems = list(ray.get(reference))
     except RayError as error:
         cause = error.cause if isinstance(error, RayTaskError) else error
-        reason = (str(cause).strip().splitlines() or [""])[-1]
+        last_line = (str(cause).strip().splitlines() or [""])[-1]
         return [
-            f"the check failed ({type(cause).__name__}: {reason}): install the same checkout and "
+            f"the check failed ({type(cause).__name__}: {last_line}): install the same checkout and "
             "requirements.lock there"
         ]
-    if problems or (driver.probe / node["NodeID"]).is_file():
+    filesystem, root = open_uri(driver.storage)
+    if problems or read_file(filesystem, f"{root}/{driver.probe}/{node['NodeID']}") is not None:
         return problems
     return [
-        f"storage: what it wrote to {driver.probe.parent} is not seen by the driver: mount the "
-        "shared folder there on every node"
+        f"storage: what it wrote to {driver.storage} is not seen by the driver: mount the shared folder "
+        "there on every node"
     ]
 
 

@@ -9,6 +9,7 @@ import ray
 from filelock import FileLock
 from ray.exceptions import RayError, RayTaskError
 
+from search.checkpoint_store import LOCK, CheckpointStore, open_store
 from search.cluster import TrialResources, connect, divide
 from search.config import SearchConfig
 from search.display import Display
@@ -17,7 +18,7 @@ from search.run_folder import RunFolder
 from search.tracking import Tracker
 from search.trainable import PREDECESSOR_SECONDS
 from trashseg.data.coco import load_coco
-from trashseg.data.folds import read_folds
+from trashseg.data.folds import Folds
 from trashseg.device import local_resources
 from trashseg.ensemble import FoldModel
 from trashseg.errors import ConfigError, TrashSegError
@@ -28,15 +29,21 @@ POLL_SECONDS = 1.0
 
 @dataclass
 class Job:
-    """One fold that is being trained, and whether its MLflow run has begun."""
+    """One fold that is being trained, where it is kept meanwhile, whether its MLflow run has begun."""
 
     model: FoldModel
+    store: CheckpointStore
     begun: bool = False
 
     @property
     def what(self) -> str:
         """Its MLflow run."""
         return f"fold/{self.model.name}"
+
+
+def copy_of(model: FoldModel) -> str:
+    """What its copy is called in the checkpoint store."""
+    return f"folds/{model.name}"
 
 
 def retrain(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
@@ -74,11 +81,16 @@ def train_folds(run: RunFolder, models: list[FoldModel]) -> None:
         Display(f"{config.search.name} folds", len(missing), "folds") as display,
         Tracker(run, config.search.tracking_uri, warn=display.line).closing() as tracker,
     ):
+        store = open_store(config.search.checkpoint_uri, config.search.name)
         for model in models:
             if model not in missing:
-                _catch_up(Job(model), tracker, display)
+                _catch_up(Job(model, store), tracker, display)
         if resources:
-            _train_missing(run, missing, len(models), resources, tracker, display)
+            display.line(
+                f"{len(models) - len(missing)} of {len(models)} folds exist, training the rest"
+            )
+            jobs = [Job(model, store) for model in missing]
+            _follow(_send(run, jobs, resources), tracker, display)
 
 
 def _find_room(config: SearchConfig, jobs: int) -> TrialResources:
@@ -94,21 +106,11 @@ def _catch_up(job: Job, tracker: Tracker, display: Display) -> None:
         _log_end(job, scores, tracker)
 
 
-def _train_missing(
-    run: RunFolder,
-    missing: list[FoldModel],
-    of: int,
-    resources: TrialResources,
-    tracker: Tracker,
-    display: Display,
-) -> None:
-    display.line(f"{of - len(missing)} of {of} folds exist, training the rest")
+def _send(run: RunFolder, jobs: list[Job], resources: TrialResources) -> dict[Any, Job]:
+    """Each job as a Ray task."""
     task = _train_fold.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-    data_dir, folds_json = run.config.search.data_dir, str(run.folds_json)
-    jobs = {
-        task.remote(model, data_dir, folds_json, resources.cpus): Job(model) for model in missing
-    }
-    _follow(jobs, tracker, display)
+    config, folds = run.config, run.folds(run.dataset())
+    return {task.remote(run, config, job.model, folds, resources.cpus): job for job in jobs}
 
 
 def _follow(jobs: dict[Any, Job], tracker: Tracker, display: Display) -> None:
@@ -122,21 +124,36 @@ def _follow(jobs: dict[Any, Job], tracker: Tracker, display: Display) -> None:
 
 
 @ray.remote(max_retries=2)
-def _train_fold(model: FoldModel, data_dir: str, folds_json: str, cpus: int) -> dict[str, Any]:
-    dataset = load_coco(Path(data_dir))
-    folds = read_folds(Path(folds_json), dataset)
-    model.folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = model.folder.with_name(f"{model.folder.name}.lock")
-    with FileLock(lock, timeout=PREDECESSOR_SECONDS):
-        return train_member(
-            model.config, dataset, folds, model.fold, model.folder, local_resources(cpus)
+def _train_fold(
+    run: RunFolder, config: SearchConfig, model: FoldModel, folds: Folds, cpus: int
+) -> dict[str, Any]:
+    store = open_store(config.search.checkpoint_uri, config.search.name)
+    store.sweep(run.path, "folds")
+    dataset = load_coco(Path(config.search.data_dir))
+    model.folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(_: object = None) -> None:
+        store.push(copy_of(model), model.folder)
+
+    with FileLock(model.folder / LOCK, timeout=PREDECESSOR_SECONDS):
+        store.pull(copy_of(model), model.folder)
+        scores = train_member(
+            model.config,
+            dataset,
+            folds,
+            model.fold,
+            model.folder,
+            local_resources(cpus),
+            on_epoch=keep,
         )
+        keep()
+    return scores
 
 
 def _log_new_epochs(job: Job, tracker: Tracker, display: Display) -> None:
     """The task writes history.jsonl, the driver alone writes to MLflow."""
-    history = job.model.folder / "history.jsonl"
-    lines = history.read_text().splitlines() if history.is_file() else []
+    history = job.store.read(copy_of(job.model), job.model.folder, "history.jsonl")
+    lines = history.splitlines()
     if lines:
         _start(job, tracker)
     for line in lines:
@@ -181,6 +198,9 @@ def _finish(
 
 
 def _log_end(job: Job, scores: dict[str, Any], tracker: Tracker) -> None:
+    what, folder = copy_of(job.model), job.model.folder
+    job.store.pull(what, folder)
+    job.store.drop(what, folder)
     tracker.log_scores(job.what, scores, prefix="final/")
-    tracker.log_files(job.what, job.model.folder / "pictures", "pictures")
+    tracker.log_files(job.what, folder / "pictures", "pictures")
     tracker.end(job.what, "finished")

@@ -14,16 +14,17 @@ from filelock import FileLock
 from ray import tune
 
 from search.attempts import Attempts
+from search.checkpoint_store import LOCK, CheckpointStore, open_store
 from search.config import SearchConfig
 from search.lockstep import Lockstep, Metrics
 from search.patience import POLL_SECONDS, wait_for_room
 from search.run_folder import RunFolder
 from search.space import Point, Space
+from trashseg.data.folds import Folds
 from trashseg.errors import TrashSegError
 
 if TYPE_CHECKING:
     from trashseg.data.coco import CocoDataset
-    from trashseg.data.folds import Folds
     from trashseg.train import FoldTraining
 
 NODE_SECONDS = 5.0  # in which a node that lives accepts a connection
@@ -37,6 +38,7 @@ class TrialSetting:
     run: RunFolder
     config: SearchConfig
     space: Space
+    folds: Folds
     session: str  # names the command under which the trials run
     cpus: int
     gpu_memory: float
@@ -50,28 +52,35 @@ def run_trial(point: Point, setting: TrialSetting) -> None:
     trial; any other one does so after `max_failures` new starts.
     """
     name = str(tune.get_context().get_trial_name())
+    settings = setting.config.search
+    store = open_store(settings.checkpoint_uri, settings.name)
+    store.sweep(setting.run.path, "trials")
     folder = setting.run.trial(name)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock", timeout=PREDECESSOR_SECONDS):
+    with FileLock(folder / LOCK, timeout=PREDECESSOR_SECONDS):
+        store.pull(f"trials/{name}", folder)
         attempts = Attempts(folder / "attempts.json")
         here = ray.get_runtime_context().get_node_id()
         attempts.begin(setting.session, here, node_lives)
-        if len(attempts.crashes) > setting.config.search.max_failures:
+        store.push(f"trials/{name}", folder)
+        if len(attempts.crashes) > settings.max_failures:
             give_up(attempts.crashes[-1])
             return
         try:
-            train_folds(point, setting, folder)
+            train_folds(point, setting, name, store)
         except TrashSegError as error:
             give_up(traceback.format_exc(), f"{type(error).__name__}: {error}")
         except Exception:
             attempts.crashed(traceback.format_exc())
-            if len(attempts.crashes) > setting.config.search.max_failures:
+            store.push(f"trials/{name}", folder)
+            if len(attempts.crashes) > settings.max_failures:
                 give_up(attempts.crashes[-1])
             else:
                 raise  # Tune starts the trial again
 
 
-def train_folds(point: Point, setting: TrialSetting, folder: Path) -> None:
+def train_folds(point: Point, setting: TrialSetting, name: str, store: CheckpointStore) -> None:
+    folder = setting.run.trial(name)
     trainings = {
         fold: build_training(point, setting, fold, folder) for fold in setting.config.search.folds
     }
@@ -79,7 +88,9 @@ def train_folds(point: Point, setting: TrialSetting, folder: Path) -> None:
     for metrics in trial.history[-1:]:
         tune.report(metrics)
     while not trial.finished:
-        tune.report(next_epoch(trial, folder, setting.config.search.min_free_gb))
+        metrics = next_epoch(trial, folder, setting.config.search.min_free_gb)
+        store.push(f"trials/{name}", folder)
+        tune.report(metrics)
 
 
 def next_epoch(trial: Lockstep, folder: Path, min_free_gb: float) -> Metrics:
@@ -99,11 +110,10 @@ def build_training(point: Point, setting: TrialSetting, fold: int, folder: Path)
     from trashseg.device import local_resources
     from trashseg.train import FoldTraining
 
-    dataset, folds = _open_dataset(setting.config.search.data_dir, str(setting.run.folds_json))
     return FoldTraining(
         setting.space.apply(setting.config.train, point),
-        dataset,
-        folds,
+        _open_dataset(setting.config.search.data_dir),
+        setting.folds,
         fold,
         checkpoints=folder / f"fold_{fold}",
         resources=local_resources(setting.cpus, setting.gpu_memory),
@@ -134,10 +144,8 @@ def answers(host: str, port: int) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _open_dataset(data_dir: str, folds_file: str) -> "tuple[CocoDataset, Folds]":
+def _open_dataset(data_dir: str) -> "CocoDataset":
     """Read once per worker: actors are reused by the next trial."""
     from trashseg.data.coco import load_coco
-    from trashseg.data.folds import read_folds
 
-    dataset = load_coco(Path(data_dir))
-    return dataset, read_folds(Path(folds_file), dataset)
+    return load_coco(Path(data_dir))

@@ -77,13 +77,13 @@ def probe(tmp_path: Path) -> Path:
 
 
 def test_a_node_that_shares_the_storage_leaves_its_own_file(probe: Path) -> None:
-    assert storage_problem(probe, "token", "node-a") is None
+    assert storage_problem(str(probe.parent), probe.name, "token", "node-a") is None
     assert (probe / "node-a").read_text() == "token"
 
 
 def test_a_storage_without_the_drivers_file_is_another_folder(probe: Path) -> None:
     (probe / DRIVER).unlink()
-    problem = storage_problem(probe, "token", "node-a")
+    problem = storage_problem(str(probe.parent), probe.name, "token", "node-a")
     assert problem == (
         f"storage: {probe.parent} is not the driver's folder: mount the shared one there on every "
         "node, or choose another --storage"
@@ -91,7 +91,7 @@ def test_a_storage_without_the_drivers_file_is_another_folder(probe: Path) -> No
 
 
 def test_a_storage_with_anothers_token_is_another_folder(probe: Path) -> None:
-    problem = storage_problem(probe, "other", "node-a")
+    problem = storage_problem(str(probe.parent), probe.name, "other", "node-a")
     assert problem is not None
     assert "is not the driver's folder" in problem
     assert not (probe / "node-a").exists()
@@ -99,7 +99,7 @@ def test_a_storage_with_anothers_token_is_another_folder(probe: Path) -> None:
 
 def test_a_storage_that_cannot_be_written_says_why(probe: Path) -> None:
     (probe / "node-a").mkdir()  # stands in for a mount without the right to write; root may do all
-    problem = storage_problem(probe, "token", "node-a")
+    problem = storage_problem(str(probe.parent), probe.name, "token", "node-a")
     assert problem == (
         f"storage: {probe.parent} cannot be written (Is a directory): mend its rights or mount"
     )
@@ -222,7 +222,14 @@ def test_nodes_with_the_same_problem_share_a_line() -> None:
 
 
 def test_a_machine_that_is_as_the_drivers_has_no_problem(sample: Path, probe: Path) -> None:
-    driver = Driver(installed(), probe, "token", sample, listing_key(load_coco(sample)))
+    driver = Driver(
+        installed(),
+        str(probe.parent),
+        probe.name,
+        "token",
+        sample,
+        listing_key(load_coco(sample)),
+    )
     assert disagreements(driver, "node-a") == []
     assert shortages(Machine(probe.parent, "key", 1, 0.0), ray_gpus=0) == []
 

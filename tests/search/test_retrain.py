@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from search.checkpoint_store import SharedFolder
 from search.display import Display
 from search.outbox import Outbox
 from search.retrain import Job, _catch_up, _log_new_epochs
@@ -29,7 +30,8 @@ def run(tmp_path: Path) -> RunFolder:
 def job(run: RunFolder) -> Job:
     folder = run.fold("trial_003", 1)
     folder.mkdir(parents=True)
-    return Job(FoldModel(candidate=0, fold=1, folder=folder, config=TrainConfig()))
+    model = FoldModel(candidate=0, fold=1, folder=folder, config=TrainConfig())
+    return Job(model, SharedFolder())
 
 
 def test_a_fold_begins_with_its_first_epoch_and_logs_each_once(job: Job, run: RunFolder) -> None:

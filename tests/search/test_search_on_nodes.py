@@ -1,26 +1,36 @@
 """A real search over several Ray nodes on this machine: it spreads, outlives one, and uses a new one."""
 
 import json
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
+from search import driver
+from search.checkpoint_store import check_unused
+from search.cluster import connect
 from search.config import SearchConfig, load_search_config
 from search.driver import run_search
 from search.ledger import read_trials
 from search.results import Row
+from search.retrain import retrain
 from search.run_folder import RunFolder
-from tests.search.nodes import Nodes
+from tests.faults.observed_search import OBSERVED, observed_trial, read_epochs
+from tests.search.nodes import Nodes, can_hide_folders
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TRIALS = 5
 
 
-def make_config(cluster: Nodes, folder: Path, data: Path, epochs: int = 4) -> SearchConfig:
+def make_config(
+    cluster: Nodes, folder: Path, data: Path, epochs: int = 4, *more: str
+) -> SearchConfig:
     (folder / "space.yaml").write_text("optim.decoder_lr: {float: [1.0e-4, 3.0e-3], log: true}\n")
     return load_search_config(
         None,
@@ -30,6 +40,7 @@ def make_config(cluster: Nodes, folder: Path, data: Path, epochs: int = 4) -> Se
             f"search.trials={TRIALS}", f"search.grace_period={epochs}", "search.cpus_per_trial=1",
             f"search.storage={folder}/runs", f"search.tracking_uri=sqlite:///{folder}/mlflow.db",
             f"search.address={cluster.address}", "search.max_failures=0", "search.min_free_gb=0",
+            *more,
         ],
     )  # fmt: skip
 
@@ -101,3 +112,47 @@ def test_a_node_that_joins_is_used(cluster: Nodes, tmp_path: Path, sample: Path)
     search = Watched(make_config(cluster, tmp_path, sample, epochs=30))
     check_whole(search.search(lambda: cluster.join("third"), after_epochs=1), epochs=30)
     assert len({node for [node] in search.attempts().values()}) == 3
+
+
+# --- nodes that share no folder for runs -----------------------------------------------------------
+
+
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    """A head that trains nothing, and two nodes that see a run folder of their own each."""
+    if not can_hide_folders():
+        pytest.skip("no right to make mount namespaces here (unshare)")
+    monkeypatch.setenv(OBSERVED, str(tmp_path / "epochs"))
+    storage = tmp_path / "runs"
+    storage.mkdir()
+    nodes = Nodes()
+    try:
+        nodes.add("first", cpus=0)
+        connect(nodes.address)
+        nodes.add_without(storage, "second")
+        nodes.add_without(storage, "third")
+        yield nodes
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def test_nodes_that_only_share_a_uri_go_on_with_each_others_trials(
+    apart: Nodes, tmp_path: Path, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"file://{tmp_path}/shared"
+    config = make_config(apart, tmp_path, sample, 4, f"search.checkpoint_uri={uri}")
+    monkeypatch.setattr(driver, "run_trial", observed_trial)
+    search = Watched(config)
+    check_whole(search.search(lambda: apart.kill("third"), after_epochs=4))
+    trained = Counter(read_epochs(Path(os.environ[OBSERVED])))
+    assert len(trained) == TRIALS * 4
+    assert sum(trained.values()) <= TRIALS * 4 + 1, (
+        "more than the epoch under way was trained again"
+    )
+    assert len(retrain(search.run, top_k=1)) == 2
+    for fold in search.run.path.glob("folds/*/*"):
+        assert {"model.safetensors", "metrics.json", "oof", "pictures"} <= {
+            path.name for path in fold.iterdir()
+        }
+    check_unused(uri, "night")
