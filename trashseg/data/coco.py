@@ -1,7 +1,7 @@
 """A COCO folder read and checked: photos, classes, and the (H, W) class map of each photo."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,20 +242,28 @@ def read_dataset_photo(photo: Photo) -> NDArray[np.uint8]:
     return image
 
 
+Drawn = tuple[NDArray[np.bool_], Annotation]  # (H, W) bool of one object, and the object
+
+
 def rasterize(photo: Photo) -> NDArray[np.uint8]:
     """(H, W) uint8 class map; larger objects are drawn first, so that small ones stay visible."""
     mask = np.zeros((photo.height, photo.width), dtype=np.uint8)
-    for pixels, annotation in in_drawing_order([(_draw(photo, a), a) for a in photo.annotations]):
+    for pixels, annotation in in_drawing_order((_draw(photo, a), a) for a in photo.annotations):
         mask[pixels] = annotation.class_index
     return mask
-
-
-Drawn = tuple[NDArray[np.bool_], Annotation]  # (H, W) bool of one object, and the object
 
 
 def in_drawing_order(objects: Iterable[Drawn]) -> list[Drawn]:
     """Larger objects first, equally large ones by id."""
     return sorted(objects, key=lambda item: (-int(item[0].sum()), item[1].id))
+
+
+def owners(photo: Photo, ordered: Sequence[Drawn]) -> NDArray[np.int32]:
+    """(H, W) int32: whose each pixel is, 0 for the background, k for the k-th object drawn."""
+    owner = np.zeros((photo.height, photo.width), dtype=np.int32)
+    for place, (pixels, _) in enumerate(ordered, start=1):
+        owner[pixels] = place
+    return owner
 
 
 def _draw(photo: Photo, annotation: Annotation) -> NDArray[np.bool_]:
