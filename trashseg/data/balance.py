@@ -20,12 +20,6 @@ class Balance:
     pixels: NDArray[np.int64]
     """At the photos' own size, where objects overlap of the one that is seen."""
 
-    @property
-    def pixel_shares(self) -> NDArray[np.float64]:
-        """(C+1,) share of all pixels."""
-        totals = self.pixels.sum(axis=0)
-        return np.asarray(totals / max(1, int(totals.sum())), dtype=np.float64)
-
 
 def count_balance(
     classes: tuple[str, ...],
@@ -46,11 +40,9 @@ def count_balance(
 def balance_cases(balance: Balance) -> Iterator[Case]:
     """Classes that have no object, or no photo in some of several folds."""
     folds = len(balance.photos)
-    for index, name in enumerate(balance.classes):
+    for index, name in enumerate(balance.classes[1:], start=1):
         in_folds = balance.photos[:, index]
         total, without = int(in_folds.sum()), np.flatnonzero(in_folds == 0).tolist()
-        if index == 0:
-            continue
         if total == 0:
             yield Case("unused_class", (name,))
         elif without and folds > 1:

@@ -27,7 +27,7 @@ Image = NDArray[np.uint8]
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --error: #c62828; --warning: #b26a00; --ok: #2e7d32 }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin: 0 }
 section { border-top: 1px solid var(--line); padding: 1rem 0 }
 .badge { color: #fff; border-radius: 3px; padding: 1px 7px; font-size: .8rem; margin-right: .5rem }
@@ -37,8 +37,8 @@ section { border-top: 1px solid var(--line); padding: 1rem 0 }
 figure { margin: 0; max-width: 340px } figcaption { font-size: .8rem; overflow-wrap: anywhere }
 figure img { height: 160px; max-width: 340px; object-fit: contain; margin-right: 3px }
 details { font-size: .85rem; overflow-wrap: anywhere } summary { cursor: pointer }
-.scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .85rem; margin-top: .7rem }
-td, th { text-align: right; padding: 2px 8px; border-bottom: 1px solid var(--line) }
+.scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .8rem; margin-top: .7rem }
+td, th { text-align: right; padding: 2px 6px; border-bottom: 1px solid var(--line) }
 td:first-child, th:first-child { text-align: left } td.none { color: var(--error); font-weight: bold }
 tr.folds th { text-align: center; border-left: 1px solid var(--line) }
 """
@@ -78,9 +78,9 @@ def _section(report: Report, finding: Finding) -> Iterator[str]:
         yield _figure(report, case, kind.about)
     yield "</div>"
     if count > SHOWN_CASES:
-        yield f"<p>The first {SHOWN_CASES} of {count} are shown.</p>"
-    listed = escape(", ".join(finding.ids))
-    yield f"<details><summary>all ids ({kind.about})</summary>{listed}</details></section>"
+        yield f"<details><summary>{SHOWN_CASES} of {count} are shown; the ids of all</summary>"
+        yield f"{escape(', '.join(finding.ids))}</details>"
+    yield "</section>"
 
 
 def _figure(report: Report, case: Case, about: str) -> str:
@@ -93,8 +93,8 @@ def _figure(report: Report, case: Case, about: str) -> str:
 def _balance(balance: Balance) -> Iterator[str]:
     """One row a class: objects, photos and pixels, over all and in each fold."""
     folds = range(len(balance.photos)) if len(balance.photos) > 1 else ()
-    yield '<section id="balance"><h2>Classes</h2><p>Objects, photos and share of pixels'
-    yield ", over all and in each fold.</p>" if folds else ".</p>"
+    yield '<section id="balance"><h2>Classes</h2>'
+    yield f"<p>Objects, photos and share of pixels{', over all and in each fold' * bool(folds)}.</p>"
     yield '<div class="scroll"><table><tr class="folds"><th></th><th colspan="3">all</th>'
     yield "".join(f'<th colspan="3">fold {fold}</th>' for fold in folds)
     headings = "<th>objects</th><th>photos</th><th>pixels</th>"

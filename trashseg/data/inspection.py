@@ -55,8 +55,8 @@ def inspect(photo: Photo, classes: int, image_size: int) -> PhotoReport:
     except FileNotFoundError:
         problem = ("missing_photo", photo.file_name)
         return PhotoReport((problem,), _without_drawing(photo), unseen)
-    except (DataError, OSError) as error:
-        problem = ("unreadable_photo", f"{photo.file_name}: {error}")
+    except (DataError, OSError):
+        problem = ("unreadable_photo", photo.file_name)
         return PhotoReport((problem,), _without_drawing(photo), unseen)
     if (width, height) != (photo.width, photo.height):
         detail = f"{photo.file_name} is {width}x{height}, not {photo.width}x{photo.height}"
@@ -129,7 +129,7 @@ def _refusal(annotation: Annotation, photo: Photo) -> Problem | None:
         rings = segmentation if isinstance(segmentation, list) else []
         short = [ring for ring in rings if isinstance(ring, list) and len(ring) in (2, 4)]
         if short and all(map(is_number, short[0])):
-            return "too_few_points", f"a polygon of {len(short[0]) // 2}"
+            return "too_few_points", "only a dot" if len(short[0]) == 2 else "only a line"
         return "undecodable_segmentation", str(error)
     return None
 
@@ -173,4 +173,5 @@ def _too_small(photo: Photo, mask: NDArray[np.bool_], image_size: int) -> Proble
     area = float(mask.mean()) * image_size**2
     if resized.any() and area >= 1:
         return None
-    return "below_resolution", f"{area:.1f} px at data.image_size {image_size}"
+    left = "" if resized.any() else ", of which none is left"
+    return "below_resolution", f"{area:.1f} px at data.image_size {image_size}{left}"
