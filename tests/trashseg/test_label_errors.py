@@ -12,11 +12,18 @@ from tests.trashseg.trained_folds import Trained
 from trashseg.checkpoint import write_weights
 from trashseg.config import DataConfig
 from trashseg.data.cache import open_cache
-from trashseg.data.coco import CocoDataset
+from trashseg.data.coco import Annotation, CocoDataset
 from trashseg.data.doctor import Report, examine
 from trashseg.data.listing import read_listing
 from trashseg.errors import CheckpointError, DataError
-from trashseg.label_errors import find_members, folds_file, mean_vote, wrong_class_cases
+from trashseg.label_errors import (
+    Judged,
+    find_members,
+    folds_file,
+    mean_vote,
+    suspects,
+    wrong_class_cases,
+)
 from trashseg.member import oof_file
 
 Vote = NDArray[np.float32]
@@ -116,6 +123,26 @@ def test_what_models_overlook_is_no_label_error(
     position, label, _ = alone_in_class(report)
     rewrite(members, trained.dataset, position, swap(label, 0))
     assert found(report, members) == []
+
+
+def judged(label: int, *probabilities: float) -> Judged:
+    return Judged(0, Annotation(0, label, []), np.array(probabilities, dtype=np.float32))
+
+
+def test_enough_for_another_class_is_a_half_or_what_its_own_objects_get_on_average() -> None:
+    # class 1 gets 0.8 on its objects: a half is enough
+    sure = [judged(1, 0.2, 0.7, 0.1), judged(1, 0.1, 0.9, 0), judged(2, 0.7, 0, 0.3),
+            judged(2, 0.7, 0, 0.3)]  # fmt: skip
+    taken_for_1 = [judged(2, 0.52, 0.48, 0), judged(2, 0.49, 0.51, 0), judged(2, 0.4, 0.6, 0)]
+    assert suspects([*sure, *taken_for_1], 3) == [(taken_for_1[2], 1), (taken_for_1[1], 1)]
+    # class 2 gets 0.3 on its objects, so that less than a half is enough
+    taken_for_2 = [judged(1, 0.70, 0.05, 0.25), judged(1, 0.60, 0.05, 0.35)]
+    assert suspects([*sure, *taken_for_2], 3) == [(taken_for_2[1], 2)]
+
+
+def test_an_object_that_its_own_class_gets_some_of_is_no_suspect() -> None:
+    assert len(suspects([judged(1, 0.1, 0.19, 0.71)], 3)) == 1
+    assert suspects([judged(1, 0.1, 0.21, 0.69)], 3) == []
 
 
 def test_votes_of_several_sizes_are_averaged_at_the_largest() -> None:

@@ -4,6 +4,7 @@
 """
 
 import json
+import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -191,17 +192,24 @@ class _Part:
 def _problem(row: Any, fields: tuple[str, ...]) -> str | None:
     """What is wrong with a row of a list, if anything."""
     if not isinstance(row, dict):
-        return f"it is {row!r}"
+        return f"it is {reprlib.repr(row)}"
     for field in fields:
         if field not in row:
             return f"it has no {field!r}"
         if field in NUMBERS and not _has_number(row, field):
-            return f"{field} is {row[field]!r}, not a number"
+            return f"{field} is {reprlib.repr(row[field])}, not a number"
         if field in ("width", "height") and row[field] < 1:
-            return f"{field} is {row[field]!r}"
-        if field == "file_name" and not (isinstance(row[field], str) and row[field]):
-            return f"{field} is {row[field]!r}, not a name"
+            return f"{field} is {row[field]}"
+        if field == "file_name" and not isinstance(row[field], str):
+            return f"{field} is {reprlib.repr(row[field])}, not a name"
+        if field in ("file_name", "name") and not _is_name(str(row[field])):
+            return f"{field} is {reprlib.repr(row[field])}, which cannot be written"
     return None
+
+
+def _is_name(text: str) -> bool:
+    """Whether it is text with something in it; json can escape halves of characters."""
+    return bool(text) and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _has_number(row: Any, field: str) -> bool:

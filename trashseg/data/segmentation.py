@@ -5,13 +5,14 @@ that are not finite, or far away, take all of the machine's memory, and run leng
 read beyond their own. What goes into it is checked first.
 """
 
-import math
+import reprlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+LARGEST = 2**53  # up to there a float counts in ones
 FAR = 100  # times the photo's longer side; memory grows with the length of an edge
 
 
@@ -35,7 +36,7 @@ def check(segmentation: Any, height: int, width: int) -> None:
     if not segmentation:
         raise ValueError("a polygon needs at least three x, y pairs")
     if not isinstance(segmentation, list | tuple):
-        raise ValueError(f"{segmentation!r} is neither polygons nor RLE")
+        raise ValueError(f"{reprlib.repr(segmentation)} is neither polygons nor RLE")
     for ring in segmentation:
         _check_ring(ring, FAR * max(height, width))
 
@@ -50,14 +51,15 @@ def _check_ring(ring: Any, far: float) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number; json knows true, NaN and Infinity too."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that can be counted with; json knows true, NaN and 400 digits too."""
+    counts = isinstance(value, int | float) and not isinstance(value, bool)
+    return counts and -LARGEST <= value <= LARGEST  # which NaN is not
 
 
 def _check_rle(rle: dict[str, Any], height: int, width: int) -> None:
     counts, size = rle.get("counts"), rle.get("size")
     if size != [height, width]:
-        raise ValueError(f"its RLE is for {size}, the photo is {[height, width]}")
+        raise ValueError(f"its RLE is for {reprlib.repr(size)}, the photo is {[height, width]}")
     if isinstance(counts, str | bytes):
         counts = run_lengths(counts.encode() if isinstance(counts, str) else counts)
     if not isinstance(counts, list) or not all(

@@ -15,6 +15,7 @@ from trashseg.config import DataConfig
 from trashseg.data.cache import open_cache
 from trashseg.data.coco import load_coco
 from trashseg.data.doctor import Report, examine
+from trashseg.data.doctor_page import write_page
 from trashseg.data.findings import KINDS
 from trashseg.data.folds import make_folds, stratify, write_folds
 from trashseg.data.listing import read_listing
@@ -160,7 +161,8 @@ def test_json_that_cannot_be_read_is_named(sample: Path, tmp_path: Path, text: s
     assert _ids(_check(data))["unreadable_json"] == ("train_all.json",)
 
 
-VALUES = [None, True, "text", "", -1, 0, 1e300, float("nan"), [], {}, [[]], [[1]], {"counts": 1}]
+VALUES = [None, True, "text", "", "\ud800", -1, 0, 1e300, 10**400, float("nan"), [], {}, [[]],
+          [[1]], {"counts": 1}]  # fmt: skip
 FIELDS = [("images", "id"), ("images", "file_name"), ("images", "width"), ("categories", "id"),
           ("categories", "name"), ("annotations", "id"), ("annotations", "image_id"),
           ("annotations", "category_id"), ("annotations", "segmentation")]  # fmt: skip
@@ -180,7 +182,9 @@ def test_no_value_of_a_field_ends_the_doctor_and_training_takes_what_it_passes(
         tree = json.loads(json.dumps(whole))
         tree[key][3][field] = value
         (data / "train_all.json").write_text(json.dumps(tree))
-        if not _check(data, config).errors:
+        report = _check(data, config)
+        write_page(tmp_path / "page.html", report)
+        if not report.errors:
             dataset = load_coco(data)
             make_folds(dataset, config)
             open_cache(dataset, 32, tmp_path / "cache")
