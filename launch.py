@@ -63,6 +63,42 @@ def data_sample(
         typer.echo(f"{out}: {images} scenes of {size}x{size} and train_all.json")
 
 
+@data_app.command("check")
+def data_check(
+    data: Annotated[Path, typer.Argument(help="Folder of the photos and their json.")],
+    config: ConfigFile = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="runs/NAME, or any folder of trained folds: look for wrong labels too."),
+    ] = None,
+    report: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("data_check.html"),
+    set_: Set = None,
+) -> None:
+    """List all that is wrong with a data set; exit code 1 where training would refuse it."""
+    with user_errors():
+        from search.config import load_search_config
+        from search.display import Display, print_findings
+        from trashseg.data.doctor import examine
+        from trashseg.data.doctor_page import write_page
+        from trashseg.data.listing import read_listing
+
+        settings = load_search_config(config, set_ or []).data
+        listing = read_listing(data)
+        if run:
+            from trashseg.label_errors import find_members, folds_file, wrong_class_cases
+
+            members = find_members(run)
+            given = {"folds_file": str(folds_file(run, members))}
+            settings = settings.model_copy(update=given)
+        with Display("data check", len(listing.dataset.photos), "photos") as display:
+            found = examine(listing, settings, on_photo=display.advance)
+        if run:
+            found = found.with_cases(wrong_class_cases(found, members))
+        write_page(report, found)
+        print_findings(found, report)
+        raise typer.Exit(1 if found.errors else 0)
+
+
 @app.command()
 def search(
     space: Annotated[str | None, typer.Option(help="configs/spaces/NAME.yaml, or a file.")] = None,

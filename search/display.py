@@ -2,12 +2,18 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from trashseg.data.doctor import Report
+
+SHOWN_IDS = 8
 
 
 class Display:
@@ -72,6 +78,28 @@ def print_scores(columns: Mapping[str, Mapping[str, Any]]) -> None:
     table.add_section()
     table.add_row("photos", *(str(scores["images"]) for scores in columns.values()))
     wide_console().print(table)
+
+
+def print_findings(report: "Report", page: Path) -> None:
+    """What the data doctor found: one row a kind, with how many there are and the first of them."""
+    table = Table("", "what", "count", "ids", "what to do")
+    for finding in report.findings:
+        kind, ids = finding.kind, finding.ids
+        more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+        colour = {"error": "red", "warning": "yellow"}[kind.severity]
+        table.add_row(
+            f"[{colour}]{kind.severity}[/{colour}]",
+            f"{kind.title} [dim]({finding.name})[/dim]",
+            str(len(finding.cases)),
+            escape(f"{kind.about} {', '.join(ids[:SHOWN_IDS])}{more}"),
+            kind.advice,
+        )
+    console = wide_console()
+    if table.row_count:
+        console.print(table)
+    photos = len(report.listing.dataset.photos)
+    console.print(f"{photos} photos: {report.errors} errors, {report.warnings} warnings")
+    console.print(f"with pictures and classes: {page}", soft_wrap=True)
 
 
 def wide_console() -> Console:

@@ -14,6 +14,7 @@ import launch
 ROOT = Path(launch.__file__).parent
 COMMANDS = [
     ["data"],
+    ["data", "check"],
     ["data", "sample"],
     ["search"],
     ["retrain"],
@@ -49,7 +50,9 @@ def _modules_after(commands: list[list[str]]) -> tuple[set[str], str]:
 def test_every_registered_command_is_in_the_list_of_this_test() -> None:
     named = {command.name or command.callback.__name__ for command in launch.app.registered_commands
              if command.callback}  # fmt: skip
-    assert named | {"data", "data sample"} == {" ".join(command) for command in COMMANDS}
+    assert named | {"data", "data check", "data sample"} == {
+        " ".join(command) for command in COMMANDS
+    }
 
 
 def test_no_help_imports_torch_ray_or_mlflow() -> None:

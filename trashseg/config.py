@@ -36,6 +36,9 @@ class DataConfig(Section):
     """Seed of the stratified assignment of photos to folds."""
     folds_file: str | None = None
     """A folds.json to use instead of stratifying; null stratifies."""
+    keep_duplicates_together: bool = True
+    """Photos that show the same picture (resized, encoded or lit otherwise) get one fold. A folds_file
+    is taken as it is."""
     normalize: Literal["imagenet", "half", "trash"] = "half"
     """Mean and deviation of each channel that photos are normalised with: ImageNet's, 0.5 and 0.5
     (encoders ported from TensorFlow, such as efficientnet-lite), or the 2021 trash photos'."""

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import io
 import json
 import os
 import shutil
@@ -7,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trashseg.errors import TrashSegError
 
@@ -25,6 +29,13 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, tree: Any) -> None:
     write_text(path, json.dumps(tree, indent=1, ensure_ascii=False))
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """In numpy's .npy form."""
+    content = io.BytesIO()
+    np.save(content, array)
+    write_bytes(path, content.getvalue())
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def open_cache(dataset: CocoDataset, image_size: int, root: Path | None = None) 
 
 def cache_key(dataset: CocoDataset, image_size: int, root: Path) -> str:
     """Name of the cache's folder under `root`."""
-    return f"{_content_key(dataset, root)}-{image_size}"
+    return f"{content_key(dataset, root)}-{image_size}"
 
 
 def cache_bytes(photos: int, image_size: int) -> int:
@@ -86,7 +86,7 @@ def dataset_key(dataset: CocoDataset) -> str:
     return digest.hexdigest()
 
 
-def _content_key(dataset: CocoDataset, root: Path) -> str:
+def content_key(dataset: CocoDataset, root: Path) -> str:
     """`dataset_key`, remembered under the files' sizes and times, so that it is read once."""
     files = (*dataset.json_files, *(photo.path for photo in dataset.photos))
     stats = [(str(file.resolve()), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]

@@ -1,7 +1,7 @@
 """A COCO folder read and checked: photos, classes, and the (H, W) class map of each photo."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,18 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
+from trashseg.data.segmentation import decode
 from trashseg.errors import DataError
 
 BACKGROUND = "Background"
 LABELLED_FILES = (("train_all.json",), ("train.json", "val.json"))
 TEST_FILE = "test.json"
+FIELDS = {
+    "images": ("id", "file_name", "width", "height"),
+    "categories": ("id", "name"),
+    "annotations": ("id", "image_id", "category_id", "segmentation"),
+}
 NUMBERS = ("id", "image_id", "category_id", "width", "height")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -66,14 +71,17 @@ def load_coco(folder: Path) -> CocoDataset:
     Raises DataError for anything that would make the training wrong: no json, not COCO, a photo
     missing, an annotation for an unknown image or category, no photo at all, no annotation at all.
     """
+    dataset = _load(folder, labelled_files(folder))
+    if not dataset.labelled:
+        raise DataError(f"{dataset.json_files[0]}: has no annotations: nothing to learn from")
+    return dataset
+
+
+def labelled_files(folder: Path) -> list[Path]:
+    """train_all.json, or train.json and val.json; DataError where there are neither."""
     for names in LABELLED_FILES:
         if all((folder / name).is_file() for name in names):
-            dataset = _load(folder, [folder / name for name in names])
-            if not dataset.labelled:
-                raise DataError(
-                    f"{dataset.json_files[0]}: has no annotations: nothing to learn from"
-                )
-            return dataset
+            return [folder / name for name in names]
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder: check --data")
     raise DataError(f"{folder}: has neither train_all.json nor train.json and val.json: add one")
@@ -113,10 +121,10 @@ def _read_json(file: Path) -> dict[str, Any]:
         tree = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{file}: cannot be read as json ({error}): export it again") from None
-    required = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name")}
-    if isinstance(tree, dict) and "annotations" in tree:
-        required["annotations"] = ("id", "image_id", "category_id", "segmentation")
-    for key, fields in required.items():
+    unlabelled = isinstance(tree, dict) and "annotations" not in tree
+    for key, fields in FIELDS.items():
+        if key == "annotations" and unlabelled:
+            continue
         rows = tree.get(key) if isinstance(tree, dict) else None
         if not isinstance(rows, list):
             raise DataError(f"{file}: is not COCO: it has no list {key!r}: export it as COCO")
@@ -207,11 +215,16 @@ def _refuse_repeats(file: Path, photos: Iterable[Photo]) -> None:
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB, turned upright by its EXIF tag; DataError if it cannot be decoded."""
+    return decode_photo(path, cv2.IMREAD_COLOR_RGB)
+
+
+def decode_photo(path: Path, mode: int) -> NDArray[np.uint8]:
+    """The photo as one of OpenCV's `IMREAD_` modes reads it; DataError if it cannot be decoded."""
     try:
         encoded = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}): check the file") from None
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if encoded.size else None
+    image = cv2.imdecode(encoded, mode) if encoded.size else None
     if image is None:
         raise DataError(f"{path}: is not a readable photo: replace it")
     return np.asarray(image, dtype=np.uint8)
@@ -229,36 +242,33 @@ def read_dataset_photo(photo: Photo) -> NDArray[np.uint8]:
     return image
 
 
+Drawn = tuple[NDArray[np.bool_], Annotation]  # (H, W) bool of one object, and the object
+
+
 def rasterize(photo: Photo) -> NDArray[np.uint8]:
     """(H, W) uint8 class map; larger objects are drawn first, so that small ones stay visible."""
-    shape = (photo.height, photo.width)
-    objects = [(_decode(photo, annotation), annotation) for annotation in photo.annotations]
-    objects.sort(key=lambda item: (-int(item[0].sum()), item[1].id))
-    mask = np.zeros(shape, dtype=np.uint8)
-    for pixels, annotation in objects:
+    mask = np.zeros((photo.height, photo.width), dtype=np.uint8)
+    for pixels, annotation in in_drawing_order((_draw(photo, a), a) for a in photo.annotations):
         mask[pixels] = annotation.class_index
     return mask
 
 
-def _decode(photo: Photo, annotation: Annotation) -> NDArray[np.bool_]:
-    """(H, W) bool of one object, rasterised by pycocotools, the reference for COCO polygons."""
-    segmentation, height, width = annotation.segmentation, photo.height, photo.width
+def in_drawing_order(objects: Iterable[Drawn]) -> list[Drawn]:
+    """Larger objects first, equally large ones by id."""
+    return sorted(objects, key=lambda item: (-int(item[0].sum()), item[1].id))
+
+
+def owners(photo: Photo, ordered: Sequence[Drawn]) -> NDArray[np.int32]:
+    """(H, W) int32: whose each pixel is, 0 for the background, k for the k-th object drawn."""
+    owner = np.zeros((photo.height, photo.width), dtype=np.int32)
+    for place, (pixels, _) in enumerate(ordered, start=1):
+        owner[pixels] = place
+    return owner
+
+
+def _draw(photo: Photo, annotation: Annotation) -> NDArray[np.bool_]:
     try:
-        if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str | bytes):
-            if list(segmentation["size"]) != [height, width]:
-                raise ValueError(
-                    f"its RLE is for {segmentation['size']}, the photo is {[height, width]}"
-                )
-            rle = segmentation
-        elif isinstance(segmentation, dict):
-            if sum(segmentation["counts"]) != height * width:
-                raise ValueError("its RLE does not cover the photo")
-            rle = coco_mask.frPyObjects(segmentation, height, width)
-        else:
-            if not segmentation or any(len(ring) < 6 or len(ring) % 2 for ring in segmentation):
-                raise ValueError("a polygon needs at least three x, y pairs")
-            rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-        return np.asarray(coco_mask.decode(rle), dtype=bool)
+        return decode(annotation.segmentation, photo.height, photo.width)
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{photo.file_name}: annotation {annotation.id} cannot be drawn ({error}): mend or remove it"

@@ -1,4 +1,8 @@
-"""Cross-validation folds: stratified by the classes that a photo holds, or given by the user."""
+"""Cross-validation folds: stratified by the classes that a photo holds, or given by the user.
+
+Photos that show the same picture stay in one fold: a network would be validated on what it was
+trained on, and its score would be too good.
+"""
 
 import json
 from dataclasses import dataclass
@@ -10,6 +14,7 @@ from numpy.typing import NDArray
 
 from trashseg.config import DataConfig
 from trashseg.data.coco import CocoDataset
+from trashseg.data.duplicates import near_duplicate_groups
 from trashseg.errors import DataError
 from trashseg.files import write_json
 
@@ -41,29 +46,40 @@ def make_folds(dataset: CocoDataset, config: DataConfig) -> Folds:
                 "make them equal"
             )
         return folds
-    return stratify(dataset, config.folds, config.folds_seed)
+    groups = near_duplicate_groups(dataset) if config.keep_duplicates_together else None
+    return stratify(dataset, config.folds, config.folds_seed, groups)
 
 
-def stratify(dataset: CocoDataset, count: int, seed: int) -> Folds:
-    """Multi-label stratification (Sechidis et al. 2011) on which classes each photo holds."""
-    photos = dataset.photos
-    if len(photos) < count:
+def stratify(
+    dataset: CocoDataset, count: int, seed: int, groups: NDArray[np.int64] | None = None
+) -> Folds:
+    """Multi-label stratification (Sechidis et al. 2011) on which classes each photo holds.
+
+    Photos with one number in `groups` (N,) count as one photo that holds the classes of all, and
+    get one fold; None leaves each photo for itself.
+    """
+    _, group_of = np.unique(
+        np.arange(len(dataset.photos)) if groups is None else groups, return_inverse=True
+    )  # in order of first appearance, as groups are numbered by their first photo
+    total = int(group_of.max(initial=-1)) + 1
+    if total < count:
+        copies = "" if total == len(group_of) else f" but {total} that show different pictures"
         raise DataError(
-            f"{dataset.root}: has {len(photos)} photos, fewer than {count} folds: "
+            f"{dataset.root}: has {len(group_of)} photos{copies}, fewer than {count} folds: "
             "add photos or lower data.folds"
         )
-    holds = np.zeros((len(photos), len(dataset.classes)), dtype=np.int64)  # (photos, classes)
-    for row, photo in enumerate(photos):
+    holds = np.zeros((total, len(dataset.classes)), dtype=np.int64)  # (groups, classes)
+    for row, photo in zip(group_of, dataset.photos, strict=True):
         holds[row, [annotation.class_index for annotation in photo.annotations]] = 1
     holds[:, 0] = holds.sum(axis=1) == 0  # photos without objects are a stratum of their own
     splitter = MultilabelStratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
-    fold_of = np.empty(len(photos), dtype=np.int64)
-    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(photos)), holds)):
+    fold_of = np.empty(total, dtype=np.int64)
+    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(total), holds)):
         fold_of[held_out] = fold
     empty = sorted(set(range(count)) - set(fold_of.tolist()))
     if empty:
         raise DataError(f"{dataset.root}: fold {empty[0]} got no photo: lower data.folds")
-    return Folds(fold_of, count)
+    return Folds(fold_of[group_of], count)
 
 
 def write_folds(path: Path, dataset: CocoDataset, folds: Folds) -> None:

@@ -1,10 +1,12 @@
 """Cross-validation folds: complete, seeded, stratified, and read from the user's own file."""
 
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -99,6 +101,69 @@ def test_rare_classes_of_real_photos_are_spread_too(taco: Path) -> None:
         assert np.abs(in_fold - sum(holds) / 5).max() <= 2, dataset.classes[index]
 
 
+# --- photos that show the same picture ---------------------------------------------------------
+
+
+def test_a_group_stays_in_one_fold_and_counts_as_one_photo_with_the_classes_of_all() -> None:
+    # 12 photos of class 1, of which three are one picture: 10 groups in 2 folds, 5 and 5
+    groups = np.arange(12)
+    groups[[4, 9]] = 2
+    folds = stratify(_dataset([[1]] * 12), 2, seed=0, groups=groups)
+    assert len(set(folds.fold_of[[2, 4, 9]].tolist())) == 1
+    first_of_each = np.unique(groups)
+    assert np.bincount(folds.fold_of[first_of_each]).tolist() == [5, 5]
+    # and a copy's class counts for the group: class 2 is in photos 1 and 3 only, which are copies
+    # of 0 and 2; as groups {0, 1} and {2, 3} are the only ones with it, each fold gets one
+    holds = [[1], [2], [1], [2], *[[1]] * 8]
+    paired = stratify(_dataset(holds), 2, seed=0, groups=np.array([0, 0, 2, 2, *range(4, 12)]))
+    assert sorted(paired.fold_of[[1, 3]].tolist()) == [0, 1]
+
+
+@given(holds=_labels, seed=st.integers(0, 9))
+def test_without_copies_the_folds_are_those_of_single_photos(
+    holds: list[list[int]], seed: int
+) -> None:
+    alone = stratify(_dataset(holds), 2, seed).fold_of
+    grouped = stratify(_dataset(holds), 2, seed, groups=np.arange(len(holds))).fold_of
+    np.testing.assert_array_equal(alone, grouped)
+
+
+def test_copies_in_a_folder_of_photos_get_one_fold_unless_that_is_switched_off(
+    sample: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(sample, tmp_path / "photos"))
+    tree = json.loads((folder / "train_all.json").read_text())
+    for image in tree["images"][:6]:  # as photos 20 to 25, at another size and quality
+        photo = cv2.imread(str(folder / image["file_name"]))
+        larger = cv2.resize(photo, (96, 96), interpolation=cv2.INTER_LINEAR)
+        name = f"photos/{20 + image['id']:06d}.jpg"
+        cv2.imwrite(str(folder / name), larger, [cv2.IMWRITE_JPEG_QUALITY, 60])
+        copy = {"id": 20 + image["id"], "file_name": name, "width": 96, "height": 96}
+        tree["images"].append(copy)
+    (folder / "train_all.json").write_text(json.dumps(tree))
+    dataset = load_coco(folder)
+    together = make_folds(dataset, DataConfig(folds=4))
+    np.testing.assert_array_equal(together.fold_of[20:], together.fold_of[:6])
+    np.testing.assert_array_equal(  # the others are dealt as if there were no copies
+        together.fold_of[:20], make_folds(load_coco(sample), DataConfig(folds=4)).fold_of
+    )
+    apart = make_folds(dataset, DataConfig(folds=4, keep_duplicates_together=False))
+    np.testing.assert_array_equal(apart.fold_of, stratify(dataset, 4, seed=0).fold_of)
+    assert (apart.fold_of[20:] != apart.fold_of[:6]).any()
+
+
+def test_folds_of_real_photos_are_those_without_looking_for_copies(taco: Path) -> None:
+    dataset = load_coco(taco)
+    together = make_folds(dataset, DataConfig())
+    np.testing.assert_array_equal(together.fold_of, stratify(dataset, 5, seed=0).fold_of)
+
+
+def test_fewer_pictures_than_folds_are_refused_however_many_copies_there_are() -> None:
+    message = "has 6 photos but 2 that show different pictures, fewer than 3 folds"
+    with pytest.raises(DataError, match=message):
+        stratify(_dataset([[1]] * 6), 3, seed=0, groups=np.array([0, 0, 0, 3, 3, 3]))
+
+
 def test_fewer_photos_than_folds_is_refused() -> None:
     with pytest.raises(DataError, match="has 3 photos, fewer than 4 folds: add photos or lower"):
         stratify(_dataset([[1], [2], [3]]), 4, seed=0)
@@ -149,7 +214,7 @@ def test_make_folds_takes_the_file_where_one_is_given(tmp_path: Path) -> None:
     file = _folds_file(tmp_path, {"folds": [[10, 11, 12], [13]]})
     given = make_folds(dataset, DataConfig(folds=2, folds_file=str(file)))
     assert given.fold_of.tolist() == [0, 0, 0, 1]
-    drawn = make_folds(dataset, DataConfig(folds=2, folds_seed=4))
+    drawn = make_folds(dataset, DataConfig(folds=2, folds_seed=4, keep_duplicates_together=False))
     np.testing.assert_array_equal(drawn.fold_of, stratify(dataset, 2, seed=4).fold_of)
     with pytest.raises(DataError, match=r"has 2 folds, data.folds is 3: make them equal"):
         make_folds(dataset, DataConfig(folds=3, folds_file=str(file)))
