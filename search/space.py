@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 from pydantic import Field, ValidationError, model_validator
 
-from trashseg.config import Section, TrainConfig
+from trashseg.config import TrainConfig
 from trashseg.config_file import (
     get_path,
     merge,
@@ -30,6 +30,7 @@ from trashseg.config_file import (
     validate,
 )
 from trashseg.errors import ConfigError
+from trashseg.sections import Section
 
 SPACES = Path(__file__).parent.parent / "configs" / "spaces"
 Value = str | int | float | bool
