@@ -216,8 +216,8 @@ class EMAConfig(Section):
 
     name: Literal["ema"] = "ema"
     decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
-    """Share of the average that is kept at a step; less in the first steps: at most
-    (1 + step) / (10 + step), so that the start is soon forgotten."""
+    """How much less each step weighs than the one after it: about 1 / (1 - decay) steps count. The
+    weights before the first step never do."""
 
 
 class SWAConfig(Section):

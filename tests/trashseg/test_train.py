@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trashseg.checkpoint import latest_checkpoint
@@ -84,6 +85,61 @@ def test_resuming_equals_never_having_stopped(
     for name in ("model.safetensors", "best.safetensors"):
         one, other = (tmp_path / run / "epoch_0003" / name for run in ("whole", "cut"))
         assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"averaging": {"name": "ema", "decay": 0.8}},
+        {"averaging": {"name": "swa", "start_share": 0.34}},  # after the first epoch
+        {"sampling": {"name": "class_balanced"}},
+        {"sampling": {"name": "rare_class", "threshold": 0.5}},
+        {"augment": {"copy_paste": {"p": 0.8, "classes": "all"}}},
+        {"loss": {"name": "sum", "lovasz": 0.5, "tversky": 0.5, "focal": 0.5}},
+    ],
+    ids=lambda changes: str(next(iter(changes.values()))),
+)
+def test_resuming_equals_never_having_stopped_with_each_addition(
+    changes: dict[str, Any], sample: Path, tmp_path: Path
+) -> None:
+    config = make_config(**changes)
+    whole = run(start(config, sample, tmp_path / "whole"))
+    for epoch in (1, 2):
+        torch.manual_seed(epoch)
+        start(config, sample, tmp_path / "cut").next_epoch()
+    resumed = run(start(config, sample, tmp_path / "cut"))
+    assert numbers(resumed) == numbers(whole)
+    assert same(resumed.best_model().state_dict(), whole.best_model().state_dict())
+    one, other = (tmp_path / run / "epoch_0003" for run in ("whole", "cut"))
+    files = sorted(file.name for file in one.glob("*.safetensors"))
+    assert ("average.safetensors" in files) == ("averaging" in changes)
+    for name in files:
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    plain = start(make_config(), sample, tmp_path / "plain")
+    assert plain.next_epoch() | {"seconds": 0} != whole.history[0] | {"seconds": 0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("averaging", [{"name": "ema"}, {"name": "swa", "start_share": 0.0}])
+def test_an_average_is_validated_and_kept_and_changes_nothing_of_the_training(
+    averaging: dict[str, Any], sample: Path, tmp_path: Path
+) -> None:
+    # without dropout, whose random numbers the recomputed statistics of swa use up
+    model = {"weights": "none", "arch": "unet"}
+    plain = run(start(make_config(model=model, epochs=2), sample, tmp_path / "plain"))
+    config = make_config(model=model, averaging=averaging, epochs=2)
+    averaged = run(start(config, sample, tmp_path / "averaged"))
+    assert [m["loss"] for m in averaged.history] == [m["loss"] for m in plain.history]
+    assert averaged.history[1]["val_loss"] != plain.history[1]["val_loss"]
+    trained = tmp_path / "averaged" / "epoch_0002" / "model.safetensors"
+    assert trained.read_bytes() == (tmp_path / "plain/epoch_0002/model.safetensors").read_bytes()
+    best = averaged.history[-1]["best_epoch"]
+    if best == 2:
+        kept = load_file(tmp_path / "averaged" / "epoch_0002" / "average.safetensors")
+        assert same(averaged.best_model().state_dict(), kept)
+    else:
+        assert not same(averaged.best_model().state_dict(), load_file(trained))
 
 
 @pytest.mark.slow
