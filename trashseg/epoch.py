@@ -23,7 +23,13 @@ from trashseg.config import TrainConfig
 from trashseg.data.cache import Cache
 from trashseg.data.coco import CocoDataset
 from trashseg.data.dataset import EpochBatches
-from trashseg.device import Resources, autocast, memory_format
+from trashseg.device import (
+    Resources,
+    autocast,
+    memory_format,
+    random_state,
+    set_random_state,
+)
 from trashseg.errors import MemoryShortError, NonFiniteError
 from trashseg.losses import Loss
 from trashseg.metrics import Scores, SegmentationScores
@@ -156,15 +162,20 @@ def network_inputs(trainer: Trainer, images: Tensor) -> Tensor:
 
 
 def average_epoch(trainer: Trainer, epoch: int) -> None:
-    """Tell the average, if any, that an epoch has ended; it may draw the epoch's photos again."""
+    """Tell the average, if any, that an epoch has ended; it may draw the epoch's photos again, which
+    takes nothing from the random numbers of the training."""
     if trainer.average:
-        inputs = (
-            network_inputs(trainer, part)
-            for images, masks in trainer.train_loader
-            for part, _ in in_parts(trainer, images, masks)
-        )
+        state = random_state()
         with autocast(trainer.config, trainer.resources.device):
-            trainer.average.after_epoch(trainer.model, epoch, inputs)
+            trainer.average.after_epoch(trainer.model, epoch, training_inputs(trainer))
+        set_random_state(state)
+
+
+def training_inputs(trainer: Trainer) -> Iterator[Tensor]:
+    """What the network saw in the epoch that `train_batches` is at."""
+    for images, masks in trainer.train_loader:
+        for part, _ in in_parts(trainer, images, masks):
+            yield network_inputs(trainer, part)
 
 
 @torch.inference_mode()
