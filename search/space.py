@@ -223,7 +223,8 @@ def _describe(key: str, problem: Any) -> str:
 def _problems(path: str, above: Mapping[str, Parameter]) -> list[str]:
     """What is wrong with the parameter at `path`, given those above it (and itself)."""
     known = known_paths()
-    problems = [] if path in known else [f"{path}: unknown key{nearest(path, known)}"]
+    meant = f"{path}.name" if f"{path}.name" in known else path  # a section is chosen by its name
+    problems = [] if path in known else [f"{path}: unknown key{nearest(meant, known)}"]
     for other, values in above[path].when.items():
         if other not in above or other == path:
             problems.append(f"{path}: when.{other} is not a parameter above it")
