@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from trashseg.sections import Probability, Section
 
@@ -69,6 +69,16 @@ class CopyPasteConfig(Augmentation):
     """Largest relative change of an object's size."""
     flip: Probability = 0.5
     """Probability that an object is mirrored horizontally."""
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _are_names(cls, value: object) -> object:
+        names = [value] if isinstance(value, str) else value
+        if not (
+            isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names)
+        ):
+            raise ValueError("write rare, all, the name of a class, or a list of names")
+        return value
 
 
 class AugmentConfig(Section):

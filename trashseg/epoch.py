@@ -2,8 +2,9 @@
 
 Where a GPU's memory does not hold a batch, the batch is worked through in parts and the gradients are
 added up, so that the optimizer still makes one step a batch. That step is the whole batch's for losses
-that are means over photos; Dice and batch normalisation see the parts, and class weights are normalised
-in each. The first attempt's batch also stays in the running statistics of the layers that it reached.
+that are means over photos; Dice, Tversky, Lovasz and batch normalisation see the parts, and class
+weights are normalised in each. The first attempt's batch also stays in the running statistics of the
+layers that it reached.
 """
 
 from collections.abc import Iterator
@@ -69,8 +70,7 @@ class Trainer:
     @property
     def validated(self) -> nn.Module:
         """What is scored and kept: the average of the weights where there is one, else the network."""
-        has_begun = self.average is not None and self.average.count > 0
-        return self.average.network if self.average and has_begun else self.model
+        return self.average.network if self.average and self.average.count else self.model
 
 
 def train_epoch(trainer: Trainer, epoch: int) -> float:

@@ -16,6 +16,7 @@ from trashseg.config import (
     TrainConfig,
     fingerprint,
 )
+from trashseg.config_augment import CopyPasteConfig
 from trashseg.config_loss import FocalConfig, SumConfig
 
 
@@ -60,6 +61,13 @@ def test_a_sum_of_no_losses_is_refused() -> None:
     with pytest.raises(ValidationError, match="a sum of no terms: give one of ce, dice"):
         SumConfig(ce=0.0, dice=0.0, ssim=0.0)
     assert SumConfig(ce=0.0, dice=0.0, ssim=0.0, tversky=0.1).term_weights == {"tversky": 0.1}
+
+
+@pytest.mark.parametrize("classes", [3, None, [], ["paper", 3], {"paper": 1}])
+def test_classes_to_paste_are_names(classes: object) -> None:
+    with pytest.raises(ValidationError, match="write rare, all, the name of a class, or a list"):
+        CopyPasteConfig.model_validate({"classes": classes})
+    assert CopyPasteConfig.model_validate({"classes": ["paper"]}).classes == ("paper",)
 
 
 def test_a_batch_of_one_photo_is_refused() -> None:
