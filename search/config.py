@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from trashseg.config import CrfConfig, Section, TrainConfig
+from trashseg.config import CrfConfig, TrainConfig
 from trashseg.config_file import merge, parse_overrides, read_yaml, validate
+from trashseg.sections import Section
 
 SQLITE = "sqlite:///"
 DURATION = re.compile(r"\d+(\.\d+)?[smh]")

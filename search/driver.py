@@ -151,9 +151,11 @@ def fit(
 def check_training(config: SearchConfig, dataset: CocoDataset, folds: Folds) -> None:
     """Decode every photo and build the first trial's network once, so that a bad photo or missing
     weights are one error, not N trials; the same for a batch that the photos of a fold do not fill."""
+    from trashseg.data.copy_paste import check_classes
     from trashseg.models import build_model
     from trashseg.train import check_fits
 
+    check_classes(config.augment.copy_paste.classes, dataset.classes)
     open_cache(dataset, config.data.image_size)
     for fold in range(folds.count):
         check_fits(config, folds, fold)

@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 from pydantic import Field, ValidationError, model_validator
 
-from trashseg.config import Section, TrainConfig
+from trashseg.config import TrainConfig
 from trashseg.config_file import (
     get_path,
     merge,
@@ -30,6 +30,7 @@ from trashseg.config_file import (
     validate,
 )
 from trashseg.errors import ConfigError
+from trashseg.sections import Section
 
 SPACES = Path(__file__).parent.parent / "configs" / "spaces"
 Value = str | int | float | bool
@@ -222,7 +223,8 @@ def _describe(key: str, problem: Any) -> str:
 def _problems(path: str, above: Mapping[str, Parameter]) -> list[str]:
     """What is wrong with the parameter at `path`, given those above it (and itself)."""
     known = known_paths()
-    problems = [] if path in known else [f"{path}: unknown key{nearest(path, known)}"]
+    meant = f"{path}.name" if f"{path}.name" in known else path  # a section is chosen by its name
+    problems = [] if path in known else [f"{path}: unknown key{nearest(meant, known)}"]
     for other, values in above[path].when.items():
         if other not in above or other == path:
             problems.append(f"{path}: when.{other} is not a parameter above it")

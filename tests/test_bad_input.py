@@ -340,6 +340,11 @@ def test_a_batch_larger_than_the_training_photos_is_refused_before_a_search(data
     assert message.startswith("batch_size: 17 is more than the 16 training photos of fold 0")
 
 
+def test_an_unknown_class_to_paste_is_refused_before_a_search(data: Path) -> None:
+    message = _search("--set", "augment.copy_paste.classes=Pape")
+    assert message.startswith("augment.copy_paste.classes: unknown class 'Pape', did you mean 'Pap")
+
+
 @pytest.mark.slow
 def test_more_cpus_than_any_machine_has_are_refused(data: Path) -> None:
     message = _search("--set", "search.cpus_per_trial=4096")

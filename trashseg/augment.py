@@ -10,7 +10,7 @@ from typing import Any
 import albumentations as A
 import torch
 
-from trashseg.config import AugmentConfig
+from trashseg.config_augment import AugmentConfig
 
 MEAN_AND_STD = {  # of RGB in [0, 1]
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -31,10 +31,13 @@ def normalize(images: torch.Tensor, kind: str) -> torch.Tensor:
 def build_augment(config: AugmentConfig, image_size: int) -> A.Compose:
     """What `augment(image=(S, S, 3) uint8, mask=(S, S) uint8)` does to a training photo.
 
-    Order is that of AugmentConfig's fields; those with p = 0 are left out.
+    Order is that of AugmentConfig's fields; those with p = 0 are left out. Copy-paste needs other photos
+    and comes before: trashseg/data/copy_paste.py.
     """
     transforms = [
-        AUGMENTATIONS[name](section, image_size) for name, section in config if section.p > 0
+        AUGMENTATIONS[name](section, image_size)
+        for name, section in config
+        if section.p > 0 and name in AUGMENTATIONS
     ]
     return A.Compose(transforms, seed=0)  # reseeded for every photo by the dataset
 

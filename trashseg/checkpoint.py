@@ -2,7 +2,8 @@
 
 CHECKPOINTS/epoch_0007/model.safetensors   weights after epoch 7
                        best.safetensors    weights after the best epoch so far
-                       state.pt            optimizer, schedule, random state
+                       average.safetensors average of the weights, where one is taken
+                       state.pt            optimizer, schedule, length of the average, random state
                        progress.json       metrics of all epochs, the best one, whose checkpoint it is
                        pictures/           photo | truth | prediction after epoch 7
 """
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
+from trashseg.averaging import WeightAverage
 from trashseg.device import RandomState
 from trashseg.errors import CheckpointError
 from trashseg.files import new_folder, sync
@@ -67,6 +69,7 @@ def save_checkpoint(
     model: nn.Module,
     optimizer: Optimizer,
     schedule: Schedule,
+    average: WeightAverage | None,
     best: dict[str, torch.Tensor],
     random_state: RandomState,
     write_pictures: Callable[[Path], None],
@@ -80,9 +83,12 @@ def save_checkpoint(
     with new_folder(final, replace=True) as partial, full_disk_is_an_oserror(folder):
         write_weights(partial / "model.safetensors", model.state_dict())
         write_weights(partial / "best.safetensors", best)
+        if average:
+            write_weights(partial / "average.safetensors", average.network.state_dict())
         state = {
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state_dict(),
+            "averaged": average.count if average else 0,
             "random": random_state,
         }
         torch.save(state, partial / "state.pt")
@@ -113,7 +119,12 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(
-    path: Path, identity: str, model: nn.Module, optimizer: Optimizer, schedule: Schedule
+    path: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    average: WeightAverage | None,
 ) -> tuple[Progress, dict[str, torch.Tensor], RandomState]:
     """Put everything back as it was; returns the progress, the best weights so far, and the random
     state at the epoch's end.
@@ -134,6 +145,9 @@ def load_checkpoint(
     read_weights(path / "model.safetensors", model)
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
+    if average:
+        read_weights(path / "average.safetensors", average.network)
+        average.count = state["averaged"]
     return progress, best, state["random"]
 
 

@@ -1,27 +1,19 @@
 """Every setting of one training run, typed, frozen and checked at construction. No torch here.
 
 A setting that comes in variants (the loss, the optimizer, the schedule) is chosen by its `name`;
-each variant has exactly the parameters that it uses, so no option is accepted and ignored.
+each variant has exactly the parameters that it uses, so no option is accepted and ignored. Losses and
+augmentations have modules of their own: trashseg/config_loss.py, trashseg/config_augment.py.
 """
 
 import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
 
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings; unknown keys are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
+from trashseg.config_augment import AugmentConfig
+from trashseg.config_loss import CrossEntropyConfig, LossConfig
+from trashseg.sections import NonNegative, Positive, Probability, Section
 
 # --- data and model ----------------------------------------------------------------------------
 
@@ -90,155 +82,6 @@ class ModelConfig(Section):
                 "choose imagenet, none or a file"
             )
         return self
-
-
-# --- loss --------------------------------------------------------------------------------------
-
-ClassWeights = Literal["none", "inverse_sqrt", "inverse"]
-
-
-class WeightedLoss(Section):
-    class_weights: ClassWeights = "none"
-    """Weight of each class in the pixel-wise term: `none`, or from the pixel frequencies f of the
-    training photos: `inverse_sqrt` (1/sqrt f) or `inverse` (1/f), scaled to mean 1."""
-
-
-class CrossEntropyTerm(WeightedLoss):
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of the target that is spread over all classes."""
-
-
-class DiceTerm(Section):
-    smooth: NonNegative = 1.0
-    """Pixels added to Dice's numerator and denominator."""
-
-
-class DiceMixture(DiceTerm):
-    dice_weight: Probability = 0.5
-    """Weight of Dice; the other term gets the rest."""
-
-
-class CrossEntropyConfig(CrossEntropyTerm):
-    name: Literal["cross_entropy"] = "cross_entropy"
-
-
-class FocalConfig(WeightedLoss):
-    name: Literal["focal"] = "focal"
-    gamma: NonNegative = 2.0
-    """Focusing exponent; 0 is cross entropy."""
-
-
-class CrossEntropyL1Config(CrossEntropyTerm):
-    name: Literal["ce_l1"] = "ce_l1"
-    l1_weight: NonNegative = 1.0
-    """Weight of the L1 distance between softmax and one-hot truth, beside cross entropy's 1."""
-
-
-class DiceConfig(DiceTerm):
-    name: Literal["dice"] = "dice"
-
-
-class DiceTopKConfig(DiceMixture):
-    name: Literal["dice_topk"] = "dice_topk"
-    topk_percent: Annotated[float, Field(gt=0.0, le=100.0)] = 10.0
-    """Share in percent of the hardest pixels over which cross entropy is averaged."""
-
-
-class DiceFocalConfig(DiceMixture):
-    name: Literal["dice_focal"] = "dice_focal"
-    gamma: NonNegative = 2.0
-    """Focusing exponent of the focal term."""
-
-
-class DiceBCEConfig(DiceMixture):
-    name: Literal["dice_bce"] = "dice_bce"
-
-
-LossConfig = Annotated[
-    CrossEntropyConfig
-    | FocalConfig
-    | CrossEntropyL1Config
-    | DiceConfig
-    | DiceTopKConfig
-    | DiceFocalConfig
-    | DiceBCEConfig,
-    Field(discriminator="name"),
-]
-
-
-# --- augmentation ------------------------------------------------------------------------------
-
-
-class Augmentation(Section):
-    p: Probability = 0.0
-    """Probability that a training photo gets it; 0 leaves it out."""
-
-
-class CLAHEConfig(Augmentation):
-    clip_limit: Annotated[float, Field(ge=1.0)] = 4.0
-    """Upper bound of the contrast limit, drawn from [1, clip_limit]."""
-
-
-class BrightnessContrastConfig(Augmentation):
-    limit: Probability = 0.2
-    """Brightness and contrast each change by up to this share."""
-
-
-class CutoutConfig(Augmentation):
-    holes: PositiveInt = 8
-    """Number of square holes."""
-    size: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
-    """Side of a hole as a share of the image's side."""
-
-
-class ElasticTransformConfig(Augmentation):
-    displacement: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
-    """Standard deviation of a pixel's displacement, as a share of the side."""
-    smoothness: Annotated[float, Field(gt=0.0, le=0.5)] = 0.06
-    """Standard deviation of the displacement field's blur, as a share of the side; at least a pixel."""
-
-
-class GridDistortionConfig(Augmentation):
-    steps: Annotated[int, Field(ge=2)] = 5
-    """Grid cells a side."""
-    limit: Probability = 0.3
-    """Largest shift of a grid line, as a share of a cell."""
-
-
-class ShiftScaleRotateConfig(Augmentation):
-    shift: Probability = 0.0625
-    """Largest shift, as a share of the side."""
-    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Largest relative change of size."""
-    rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 45.0
-    """Largest rotation in degrees."""
-
-
-class RandomResizedCropConfig(Augmentation):
-    min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """Smallest share of the photo's area that a crop keeps."""
-
-
-class AugmentConfig(Section):
-    """Applied to training photos in this order, then normalised like every photo.
-
-    The defaults are the five of the team's published recipes (bcaitech1/p3-ims-obd-savetheearth,
-    FinalTrainAugmentation). They drew one of grid distortion, elastic transform and crop with
-    probability 0.3 (weights 1, 1, 2); here each has its share of that and is drawn on its own.
-    """
-
-    random_resized_crop: RandomResizedCropConfig = RandomResizedCropConfig(p=0.15, min_scale=0.08)
-    horizontal_flip: Augmentation = Augmentation(p=0.5)
-    vertical_flip: Augmentation = Augmentation()
-    shift_scale_rotate: ShiftScaleRotateConfig = ShiftScaleRotateConfig(
-        p=0.3, shift=0.06, scale=0.1, rotate=90.0
-    )
-    elastic_transform: ElasticTransformConfig = ElasticTransformConfig(p=0.075)
-    grid_distortion: GridDistortionConfig = GridDistortionConfig(p=0.075, limit=0.4)
-    clahe: CLAHEConfig = CLAHEConfig()
-    brightness_contrast: BrightnessContrastConfig = BrightnessContrastConfig()
-    channel_shuffle: Augmentation = Augmentation()
-    cutout: CutoutConfig = CutoutConfig()
 
 
 # --- optimizer and learning-rate schedule ------------------------------------------------------
@@ -336,6 +179,62 @@ ScheduleConfig = Annotated[
 ]
 
 
+# --- which photos, which weights ---------------------------------------------------------------
+
+
+class UniformConfig(Section):
+    """Every photo once an epoch, but for the last ones that fill no batch."""
+
+    name: Literal["uniform"] = "uniform"
+
+
+class ClassBalancedConfig(Section):
+    """Photos in which every class comes as often: a class is drawn, then a photo that holds it."""
+
+    name: Literal["class_balanced"] = "class_balanced"
+    strength: Probability = 1.0
+    """Share of the draws that is balanced; the rest is uniform."""
+
+
+class RareClassConfig(Section):
+    """Photos with rare classes more often, all others alike: the repeat factor max(1, sqrt(t / f)) of
+    the rarest class in a photo, f the share of photos that hold it (LVIS, Gupta et al. 2019)."""
+
+    name: Literal["rare_class"] = "rare_class"
+    threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """t: a class in a smaller share of the training photos is rare."""
+
+
+SamplingConfig = Annotated[
+    UniformConfig | ClassBalancedConfig | RareClassConfig, Field(discriminator="name")
+]
+
+
+class NoAveragingConfig(Section):
+    name: Literal["none"] = "none"
+
+
+class EMAConfig(Section):
+    """An exponential moving average of the weights, taken after every step."""
+
+    name: Literal["ema"] = "ema"
+    decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
+    """How much less each step weighs than the one after it: about 1 / (1 - decay) steps count. The
+    weights before the first step never do."""
+
+
+class SWAConfig(Section):
+    """The mean of the weights at the ends of the last epochs (Izmailov et al. 2018). It wants a
+    learning rate that stays high and a `patience` that lets them come."""
+
+    name: Literal["swa"] = "swa"
+    start_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.75
+    """Share of `epochs` after which the mean begins."""
+
+
+AveragingConfig = Annotated[NoAveragingConfig | EMAConfig | SWAConfig, Field(discriminator="name")]
+
+
 # --- the whole ---------------------------------------------------------------------------------
 
 
@@ -363,8 +262,12 @@ class TrainConfig(Section):
     model: ModelConfig = ModelConfig()
     loss: LossConfig = CrossEntropyConfig()
     augment: AugmentConfig = AugmentConfig()
+    sampling: SamplingConfig = UniformConfig()
+    """Which photos make an epoch's batches; their number stays."""
     optim: OptimConfig = AdamConfig()
     schedule: ScheduleConfig = StepConfig()
+    averaging: AveragingConfig = NoAveragingConfig()
+    """Mean of the weights over steps or epochs: what is validated and kept, once it has begun."""
 
 
 # --- refinement of an ensemble -----------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 Where a GPU's memory does not hold a batch, the batch is worked through in parts and the gradients are
 added up, so that the optimizer still makes one step a batch. That step is the whole batch's for losses
-that are means over photos; Dice and batch normalisation see the parts, and class weights are normalised
-in each. The first attempt's batch also stays in the running statistics of the layers that it reached.
+that are means over photos; Dice, Tversky, Lovasz and batch normalisation see the parts, and class
+weights are normalised in each. The first attempt's batch also stays in the running statistics of the
+layers that it reached.
 """
 
 from collections.abc import Iterator
@@ -18,11 +19,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trashseg.augment import normalize
+from trashseg.averaging import WeightAverage
 from trashseg.config import TrainConfig
 from trashseg.data.cache import Cache
 from trashseg.data.coco import CocoDataset
 from trashseg.data.dataset import EpochBatches
-from trashseg.device import Resources, autocast, memory_format
+from trashseg.device import (
+    Resources,
+    autocast,
+    memory_format,
+    random_state,
+    set_random_state,
+)
 from trashseg.errors import MemoryShortError, NonFiniteError
 from trashseg.losses import Loss
 from trashseg.metrics import Scores, SegmentationScores
@@ -50,6 +58,7 @@ class Trainer:
     loss: Loss
     optimizer: Optimizer
     schedule: Schedule
+    average: WeightAverage | None = None
     parts: int = 1  # that a batch is worked through in
     last_finite: str = "none"  # the newest finite loss, and where it was
 
@@ -57,6 +66,11 @@ class Trainer:
     def micro_batch(self) -> int:
         """Photos that are on the device at once, at most."""
         return -(-self.config.batch_size // self.parts)
+
+    @property
+    def validated(self) -> nn.Module:
+        """What is scored and kept: the average of the weights where there is one, else the network."""
+        return self.average.network if self.average and self.average.count else self.model
 
 
 def train_epoch(trainer: Trainer, epoch: int) -> float:
@@ -66,17 +80,20 @@ def train_epoch(trainer: Trainer, epoch: int) -> float:
     total = torch.zeros((), device=trainer.resources.device)
     for step, (images, masks) in enumerate(trainer.train_loader):
         total += train_step(trainer, images, masks, where=f"epoch {epoch}, step {step}")
+    average_epoch(trainer, epoch)
     return float(total) / len(trainer.train_batches)
 
 
 def train_step(trainer: Trainer, images: Tensor, masks: Tensor, where: str) -> Tensor:
-    """Gradients, clip, step; returns the loss, still on its device."""
+    """Gradients, clip, step, average; returns the loss, still on its device."""
     while (loss := add_gradients(trainer, images, masks, where)) is None:
         split_further(trainer, len(images), where)
     if trainer.config.clip_norm > 0:
         nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.config.clip_norm)
     trainer.optimizer.step()
     trainer.schedule.after_step()
+    if trainer.average:
+        trainer.average.after_step(trainer.model)
     return loss
 
 
@@ -86,7 +103,7 @@ def add_gradients(trainer: Trainer, images: Tensor, masks: Tensor, where: str) -
     total = torch.zeros((), device=trainer.resources.device)
     try:
         for part, truth in in_parts(trainer, images, masks):
-            logits, target = forward(trainer, part, truth)
+            logits, target = forward(trainer, trainer.model, part, truth)
             loss = trainer.loss(logits, target) * (len(part) / len(images))
             check_finite(trainer, loss, where)
             torch.autograd.backward(loss)
@@ -127,20 +144,44 @@ def split_further(trainer: Trainer, batch: int, where: str) -> None:
         torch.cuda.empty_cache()
 
 
-def forward(trainer: Trainer, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def forward(
+    trainer: Trainer, network: nn.Module, images: Tensor, masks: Tensor
+) -> tuple[Tensor, Tensor]:
     """Batch of uint8 to (logits (N, C, S, S) float32, target (N, S, S) long), on the device."""
+    inputs = network_inputs(trainer, images)
+    with autocast(trainer.config, trainer.resources.device):
+        logits = network(inputs)
+    return logits.float(), masks.to(trainer.resources.device, non_blocking=True).long()
+
+
+def network_inputs(trainer: Trainer, images: Tensor) -> Tensor:
+    """(N, 3, S, S) uint8 to normalised float32 on the device, in the network's memory layout."""
     config, device = trainer.config, trainer.resources.device
     inputs = normalize(images.to(device, non_blocking=True), config.data.normalize)
-    inputs = inputs.contiguous(memory_format=memory_format(config, device))
-    with autocast(config, device):
-        logits = trainer.model(inputs)
-    return logits.float(), masks.to(device, non_blocking=True).long()
+    return inputs.contiguous(memory_format=memory_format(config, device))
+
+
+def average_epoch(trainer: Trainer, epoch: int) -> None:
+    """Tell the average, if any, that an epoch has ended; it may draw the epoch's photos again, which
+    takes nothing from the random numbers of the training."""
+    if trainer.average:
+        state = random_state()
+        with autocast(trainer.config, trainer.resources.device):
+            trainer.average.after_epoch(trainer.model, epoch, training_inputs(trainer))
+        set_random_state(state)
+
+
+def training_inputs(trainer: Trainer) -> Iterator[Tensor]:
+    """What the network saw in the epoch that `train_batches` is at."""
+    for images, masks in trainer.train_loader:
+        for part, _ in in_parts(trainer, images, masks):
+            yield network_inputs(trainer, part)
 
 
 @torch.inference_mode()
 def evaluate(trainer: Trainer) -> tuple[Scores, float, dict[int, Tensor]]:
     """Scores and mean loss on the validation photos, and the pictured photos' predictions."""
-    trainer.model.eval()
+    trainer.validated.eval()
     totals = SegmentationScores(trainer.dataset.classes, trainer.resources.device)
     loss = torch.zeros((), dtype=torch.float64, device=trainer.resources.device)
     predicted: dict[int, Tensor] = {}
@@ -162,7 +203,8 @@ def evaluate(trainer: Trainer) -> tuple[Scores, float, dict[int, Tensor]]:
 def predict_batch(trainer: Trainer, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor] | None:
     """Logits and target of the whole batch, part by part; None if memory ran out."""
     try:
-        parts = [forward(trainer, *part) for part in in_parts(trainer, images, masks)]
+        network = trainer.validated
+        parts = [forward(trainer, network, *part) for part in in_parts(trainer, images, masks)]
         return torch.cat([logits for logits, _ in parts]), torch.cat(
             [target for _, target in parts]
         )

@@ -1,7 +1,8 @@
 """The losses: logits (N, C, H, W) float and truth (N, H, W) long to one float.
 
-Pixel-wise terms average over all pixels of the batch (weighted where classes have weights); Dice is
-smp's multi-class Dice on softmax over the whole batch, averaged over classes, absent ones as 0.
+Pixel-wise terms average over all pixels of the batch (weighted where classes have weights). The others
+count every class alike, so they take no class weights: Dice and Tversky are smp's, on softmax over the
+whole batch, averaged over classes, absent ones as 0; Lovasz averages over the classes that are there.
 """
 
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from segmentation_models_pytorch.losses import DiceLoss
+from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss, TverskyLoss
 from torch import Tensor
 
-from trashseg.config import LossConfig
+from trashseg.config_loss import LossConfig
+from trashseg.ssim import structural_similarity
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -69,6 +71,11 @@ def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, one_hot.to(logits.dtype))
 
 
+def ssim(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - the mean structural similarity of softmax and one-hot truth: 0 to 2."""
+    return 1 - structural_similarity(logits.softmax(dim=1), target)
+
+
 def _cross_entropy(config: Any, weights: Tensor | None) -> Loss:
     smoothing = config.label_smoothing
     return lambda logits, target: F.cross_entropy(
@@ -83,9 +90,27 @@ def _ce_l1(config: Any, weights: Tensor | None) -> Loss:
     )
 
 
+def _focal(config: Any, weights: Tensor | None) -> Loss:
+    return lambda logits, target: focal(logits, target, config.gamma, weights)
+
+
 def _dice(config: Any) -> Loss:
     dice: Loss = DiceLoss(mode="multiclass", from_logits=True, smooth=config.smooth)
     return dice
+
+
+def _tversky(config: Any) -> Loss:
+    """Salehi et al. 2017; smp's alpha weighs false positives."""
+    tversky: Loss = TverskyLoss(
+        mode="multiclass", smooth=config.smooth, alpha=1 - config.beta, beta=config.beta
+    )
+    return tversky
+
+
+def _lovasz(config: Any) -> Loss:
+    """Lovasz-softmax (Berman et al. 2018); smp's takes the softmax itself."""
+    lovasz: Loss = LovaszLoss(mode="multiclass", per_image=config.per_image)
+    return lovasz
 
 
 def _with_dice(config: Any, other: Loss) -> Loss:
@@ -93,18 +118,34 @@ def _with_dice(config: Any, other: Loss) -> Loss:
     return lambda logits, target: share * dice(logits, target) + (1 - share) * other(logits, target)
 
 
+def _sum(config: Any, weights: Tensor | None) -> Loss:
+    terms = [(weight, TERMS[name](config, weights)) for name, weight in config.term_weights.items()]
+    return lambda logits, target: torch.stack(
+        [weight * term(logits, target) for weight, term in terms]
+    ).sum()
+
+
+TERMS: dict[str, Callable[[Any, Tensor | None], Loss]] = {  # of a sum
+    "ce": _cross_entropy,
+    "dice": lambda config, weights: _dice(config),
+    "ssim": lambda config, weights: ssim,
+    "focal": _focal,
+    "lovasz": lambda config, weights: _lovasz(config),
+    "tversky": lambda config, weights: _tversky(config),
+}
+
 LOSSES: dict[str, Callable[[Any, Tensor | None], Loss]] = {
     "cross_entropy": _cross_entropy,
-    "focal": lambda config, weights: (
-        lambda logits, target: focal(logits, target, config.gamma, weights)
-    ),
+    "focal": _focal,
     "ce_l1": _ce_l1,
     "dice": lambda config, weights: _dice(config),
     "dice_topk": lambda config, weights: _with_dice(
         config, lambda logits, target: topk_cross_entropy(logits, target, config.topk_percent)
     ),
-    "dice_focal": lambda config, weights: _with_dice(
-        config, lambda logits, target: focal(logits, target, config.gamma, None)
-    ),
+    "dice_focal": lambda config, weights: _with_dice(config, _focal(config, None)),
     "dice_bce": lambda config, weights: _with_dice(config, binary_cross_entropy),
+    "lovasz": lambda config, weights: _lovasz(config),
+    "tversky": lambda config, weights: _tversky(config),
+    "ssim": lambda config, weights: ssim,
+    "sum": _sum,
 }

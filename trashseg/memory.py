@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from trashseg.augment import normalize
+from trashseg.averaging import build_average
 from trashseg.config import TrainConfig
 from trashseg.device import Resources, autocast, memory_format, place
 from trashseg.errors import ResourceError
@@ -28,6 +29,7 @@ def peak_share(config: TrainConfig, classes: int, resources: Resources) -> float
     place(model, config, device)
     model.train()
     optimizer = build_optimizer(config.optim, model)
+    average = build_average(config.averaging, model, config.epochs)
     loss = build_loss(config.loss, np.ones(classes, dtype=np.int64), device)
     size = (config.batch_size, config.data.image_size, config.data.image_size)
     for _ in range(STEPS):
@@ -39,6 +41,8 @@ def peak_share(config: TrainConfig, classes: int, resources: Resources) -> float
         truth = torch.randint(0, classes, size, device=device)
         torch.autograd.backward(loss(logits.float(), truth))
         optimizer.step()
+        if average:
+            average.after_step(model)
         optimizer.zero_grad(set_to_none=True)
     total = torch.cuda.get_device_properties(device).total_memory
     return torch.cuda.max_memory_reserved(device) / total

@@ -14,12 +14,15 @@ import numpy as np
 from torch import Tensor, nn
 
 from trashseg.augment import build_augment
+from trashseg.averaging import build_average
 from trashseg.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from trashseg.config import TrainConfig, fingerprint
 from trashseg.data.cache import open_cache
 from trashseg.data.coco import CocoDataset
+from trashseg.data.copy_paste import build_copy_paste
 from trashseg.data.dataset import EpochBatches, SegmentationDataset, make_loader
 from trashseg.data.folds import Folds
+from trashseg.data.sampling import photo_weights
 from trashseg.device import (
     Resources,
     make_deterministic,
@@ -72,7 +75,12 @@ class FoldTraining:
     def _take_up(self, checkpoint: Path) -> None:
         trainer = self._trainer
         self._progress, self._best, self._random_state = load_checkpoint(
-            checkpoint, self._progress.identity, trainer.model, trainer.optimizer, trainer.schedule
+            checkpoint,
+            self._progress.identity,
+            trainer.model,
+            trainer.optimizer,
+            trainer.schedule,
+            trainer.average,
         )
         trainer.parts = self._progress.parts
         trainer.last_finite = (
@@ -107,6 +115,7 @@ class FoldTraining:
             trainer.model,
             trainer.optimizer,
             trainer.schedule,
+            trainer.average,
             self._best,
             self._random_state,
             functools.partial(draw, trainer, self._unsaved),
@@ -149,7 +158,7 @@ class FoldTraining:
         best, metric = self._progress.best_scores, self._config.metric
         if best is not None and scores[metric] <= best[metric]:
             return self._progress
-        state = self._trainer.model.state_dict()
+        state = self._trainer.validated.state_dict()
         self._best = {name: value.cpu().clone() for name, value in state.items()}
         return dataclasses.replace(self._progress, best_epoch=epoch, best_scores=scores)
 
@@ -181,29 +190,36 @@ def build_trainer(
     train_positions, val_positions = folds.split(fold)
     on_gpu = resources.device.type == "cuda"
     workers = max(1, resources.cpus - 1) if on_gpu else 0  # on a CPU the network needs them itself
-    train_batches = EpochBatches(train_positions, config.batch_size, config.seed, shuffle=True)
+    class_pixels = cache.class_pixels[train_positions]  # (N, C)
+    weights = photo_weights(config.sampling, class_pixels)
+    train_batches = EpochBatches(
+        train_positions, config.batch_size, config.seed, shuffle=True, weights=weights
+    )
     val_batches = EpochBatches(val_positions, config.batch_size, shuffle=False)
-    augment = build_augment(config.augment, config.data.image_size)
+    train_photos = SegmentationDataset(
+        cache,
+        build_augment(config.augment, config.data.image_size),
+        config.seed,
+        build_copy_paste(config.augment.copy_paste, dataset, cache, train_positions),
+    )
     model = build_model(config.model, len(dataset.classes))
     place(model, config, resources.device)
     optimizer = build_optimizer(config.optim, model)
-    pixels = cache.class_pixels[train_positions].sum(axis=0)
     return Trainer(
         config=config,
         resources=resources,
         dataset=dataset,
         cache=cache,
         train_batches=train_batches,
-        train_loader=make_loader(
-            SegmentationDataset(cache, augment, config.seed), train_batches, workers, pin=on_gpu
-        ),
+        train_loader=make_loader(train_photos, train_batches, workers, pin=on_gpu),
         val_loader=make_loader(SegmentationDataset(cache), val_batches, workers, pin=on_gpu),
         val_positions=val_positions,
         pictured=np.linspace(0, len(val_positions) - 1, PICTURES).astype(int).tolist(),
         model=model,
-        loss=build_loss(config.loss, pixels, resources.device),
+        loss=build_loss(config.loss, class_pixels.sum(axis=0), resources.device),
         optimizer=optimizer,
         schedule=Schedule(config.schedule, optimizer, config.epochs, len(train_batches)),
+        average=build_average(config.averaging, model, config.epochs),
     )
 
 

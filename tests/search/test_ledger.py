@@ -79,7 +79,7 @@ def test_the_first_proposal_is_the_hand_tuned_point(tmp_path: Path, space: Space
     assert second.user_attrs == {"trial_id": "trial_001"}
 
 
-@pytest.mark.parametrize("name", ["aug_loss", "full", "model", "optim"])
+@pytest.mark.parametrize("name", ["aug_loss", "extras", "full", "model", "optim"])
 def test_the_first_proposal_is_the_hand_tuned_point_of_conditional_spaces_too(
     tmp_path: Path, name: str
 ) -> None:

@@ -18,7 +18,7 @@ from trashseg.errors import ConfigError
 
 NAMES = sorted(file.stem for file in SPACES.glob("*.yaml"))
 CONFIGS = SPACES.parent
-SAMPLES = 50
+SAMPLES = 150
 
 every_space = pytest.mark.parametrize("name", NAMES)
 
@@ -37,7 +37,7 @@ def written(tmp_path: Path, text: str) -> Space:
 
 
 def test_the_shipped_spaces_are_these() -> None:
-    assert NAMES == ["aug_loss", "full", "model", "optim"]
+    assert NAMES == ["aug_loss", "extras", "full", "model", "optim"]
 
 
 @every_space
@@ -145,10 +145,14 @@ def test_points_pass_through_a_best_file_unchanged(name: str, tmp_path: Path) ->
 # --- include -----------------------------------------------------------------------------------
 
 
-def test_full_is_the_three_others_together() -> None:
-    parts = {**load_space("aug_loss").parameters, **load_space("model").parameters}
-    parts |= load_space("optim").parameters
+def test_full_is_the_four_others_together() -> None:
+    parts: dict[str, Parameter] = {}
+    for name in ("extras", "aug_loss", "model", "optim"):  # aug_loss has more losses than extras
+        parts |= load_space(name).parameters
     assert load_space("full").parameters == parts
+    assert set(load_space("extras").parameters["loss.name"].choice or ()) < set(
+        load_space("full").parameters["loss.name"].choice or ()
+    )
 
 
 def test_what_a_file_says_itself_wins_over_what_it_includes(tmp_path: Path) -> None:

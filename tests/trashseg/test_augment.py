@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from trashseg.augment import AUGMENTATIONS, MEAN_AND_STD, build_augment, normalize
-from trashseg.config import AugmentConfig
+from trashseg.config_augment import AugmentConfig
 from trashseg.data.cache import Cache
 from trashseg.data.dataset import SegmentationDataset
 
@@ -59,7 +59,7 @@ def _draw(
 
 
 def test_every_augmentation_of_the_configuration_exists() -> None:
-    assert list(AugmentConfig.model_fields) == list(AUGMENTATIONS)
+    assert list(AugmentConfig.model_fields) == ["copy_paste", *AUGMENTATIONS]  # data/copy_paste.py
     assert set(AUGMENTATIONS) >= GEOMETRIC
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trashseg.averaging import ExponentialAverage, WeightAverage
 from trashseg.checkpoint import (
     Progress,
     latest_checkpoint,
@@ -37,6 +38,7 @@ class Parts:
         self.model = nn.Sequential(nn.Linear(inputs, 1), nn.BatchNorm1d(1))
         self.optimizer = build_optimizer(AdamConfig(), self.model)
         self.schedule = Schedule(StepConfig(step_size=1, gamma=0.5), self.optimizer, 9, 1)
+        self.average: WeightAverage | None = None
 
     def step(self) -> None:
         loss = self.model(torch.randn(4, 2)).square().sum()
@@ -44,16 +46,29 @@ class Parts:
         loss.backward()
         self.optimizer.step()
         self.schedule.after_epoch(0.5)
+        if self.average:
+            self.average.after_step(self.model)
 
     def save(self, folder: Path, epoch: int = 1, identity: str = "mine") -> Path:
-        parts = (self.model, self.optimizer, self.schedule, self.model.state_dict(), random_state())
         progress = make_progress(epoch, identity)
-        return save_checkpoint(folder, progress, *parts, lambda pictures: pictures.mkdir())
+        return save_checkpoint(
+            folder,
+            progress,
+            self.model,
+            self.optimizer,
+            self.schedule,
+            self.average,
+            self.model.state_dict(),
+            random_state(),
+            lambda pictures: pictures.mkdir(),
+        )
 
     def load(
         self, path: Path, identity: str = "mine"
     ) -> tuple[Progress, dict[str, Tensor], RandomState]:
-        return load_checkpoint(path, identity, self.model, self.optimizer, self.schedule)
+        return load_checkpoint(
+            path, identity, self.model, self.optimizer, self.schedule, self.average
+        )
 
 
 def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -83,6 +98,26 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
         torch.manual_seed(1)
         network.step()
     assert _same(again.model.state_dict(), parts.model.state_dict())
+
+
+def test_an_average_comes_back_and_goes_on(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    parts, again = Parts(), Parts()
+    for network in (parts, again):
+        network.average = ExponentialAverage(network.model, decay=0.5)
+    parts.step()
+    parts.step()
+    path = parts.save(tmp_path)
+    assert (path / "average.safetensors").is_file()
+    again.load(path)
+    for network in (parts, again):
+        torch.manual_seed(1)
+        network.step()
+    assert parts.average is not None
+    assert again.average is not None
+    assert again.average.count == parts.average.count == 3
+    assert _same(again.average.network.state_dict(), parts.average.network.state_dict())
+    assert not _same(again.average.network.state_dict(), parts.model.state_dict())
 
 
 def test_a_checkpoint_holds_what_its_description_lists(tmp_path: Path) -> None:
@@ -138,6 +173,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it(tmp_path: Path) -> No
             parts.model,
             parts.optimizer,
             parts.schedule,
+            parts.average,
             {},
             random_state(),
             full_disk,

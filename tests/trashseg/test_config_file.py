@@ -25,7 +25,7 @@ from trashseg.errors import ConfigError
 DEFAULTS = TrainConfig().model_dump()
 VARIANTS = [
     (section, name)
-    for section in ("loss", "optim", "schedule")
+    for section in ("loss", "sampling", "optim", "schedule", "averaging")
     for name in sections_of(TrainConfig.model_fields[section].annotation)
 ]
 

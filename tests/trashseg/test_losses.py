@@ -1,6 +1,6 @@
 """Every loss: hand-computed values, and a contract that all of LOSSES keep."""
 
-from math import log
+from math import exp, log
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from trashseg.config import TrainConfig
 from trashseg.config_file import sections_of
 from trashseg.losses import LOSSES, Loss, build_loss, class_weights, focal, topk_cross_entropy
+from trashseg.ssim import C1, C2, local_mean
 
 VARIANTS = sections_of(TrainConfig.model_fields["loss"].annotation)
 CPU = torch.device("cpu")
@@ -123,6 +124,113 @@ def test_dice_bce_sees_each_class_through_a_sigmoid() -> None:
     # sigmoid(log p) = p / (1 + p): 1/3 for 0.5, 1/5 for 0.25; -log of it where true, of the rest else
     bce = (log(3) + 2 * log(5 / 4) + log(5) + log(5 / 4) + log(3 / 2)) / 6
     assert _value("dice_bce", dice_weight=0.2) == pytest.approx(0.2 * DICE + 0.8 * bce)
+
+
+def test_lovasz_charges_each_error_what_it_costs_in_iou() -> None:
+    # class 0, true in the first pixel only: errors 0.5 there and 0.25 in the other. In falling order
+    # the first takes the IoU from 1 to 0, after which the second costs nothing more: 0.5
+    # class 1, true in the second pixel only: errors 0.25 and 0.75, the larger one first: 0.75
+    # class 2 is in no pixel and is left out
+    assert _value("lovasz") == pytest.approx((0.5 + 0.75) / 2)
+
+
+def test_lovasz_shares_the_cost_among_the_pixels_of_an_object() -> None:
+    # both pixels are class 0, with errors 0.5 and 0.75: missing one of two costs half, so the mean
+    value = float(_loss("lovasz")(LOGITS, torch.tensor([[[0, 0]]])))
+    assert value == pytest.approx((0.5 + 0.75) / 2)
+    # truth 1, 0: errors of class 0 are 0.5 (false) and 0.75 (missed). Missed first: the only true
+    # pixel, IoU 0 at once, 0.75. Class 1: 0.75 (missed) and 0.25 (false): 0.75
+    assert float(_loss("lovasz")(LOGITS, torch.tensor([[[1, 0]]]))) == pytest.approx(0.75)
+
+
+def test_a_false_pixel_costs_the_less_the_larger_the_object_is() -> None:
+    # class 0 has p = 1, 1 and 0.5 and is true in the first two: errors 0, 0, 0.5; one false pixel
+    # beside two true ones takes the IoU to 2/3: 0.5 / 3. Class 1 is the third pixel: missed, 0.5
+    p0 = torch.tensor([1 - 1e-7, 1 - 1e-7, 0.5])
+    logits = torch.stack([p0, 1 - p0]).log().reshape(1, 2, 1, 3)
+    value = float(_loss("lovasz", (1, 1))(logits, torch.tensor([[[0, 0, 1]]])))
+    assert value == pytest.approx((0.5 / 3 + 0.5) / 2, abs=1e-5)
+
+
+def test_lovasz_per_image_is_the_mean_over_photos() -> None:
+    # photo 1: as LOGITS, 0.625; photo 2: one class in both pixels, 0.625 too, by other errors
+    target = torch.cat([TARGET, torch.tensor([[[0, 0]]])])
+    both = LOGITS.repeat(2, 1, 1, 1)
+    assert float(_loss("lovasz", per_image=True)(both, target)) == pytest.approx(0.625)
+    # over the batch class 0 is three pixels, errors 0.5, 0.5, 0.75, and 0.25 where it is not true:
+    # falling 0.75, 0.5, 0.5 cost a third each, 0.25 nothing more: 1.75 / 3; class 1, one true pixel:
+    # errors 0.75 (missed) and smaller ones: 0.75
+    expected = (1.75 / 3 + 0.75) / 2
+    assert float(_loss("lovasz")(both, target)) == pytest.approx(expected)
+
+
+def test_tversky_weighs_missed_pixels_by_beta_and_false_ones_by_the_rest() -> None:
+    # class 0: hits 0.5, missed 0.5, false 0.25; with beta 0.8 and smooth 1:
+    # 1.5 / (1.5 + 0.2 * 0.25 + 0.8 * 0.5) = 1.5 / 1.95 = 10/13
+    # class 1: hits 0.25, missed 0.75, false 0.25: 1.25 / (1.25 + 0.05 + 0.6) = 1.25 / 1.9 = 25/38
+    expected = (3 / 13 + 13 / 38 + 0) / 3
+    assert _value("tversky", beta=0.8) == pytest.approx(expected)
+    assert _value("tversky", beta=0.5) == pytest.approx(DICE)
+
+
+def test_ssim_of_single_pixels_compares_their_values() -> None:
+    # one pixel has no variance: each class is (2 p t + C1) / (p^2 + t^2 + C1)
+    logits = torch.tensor([0.8, 0.2]).log().reshape(1, 2, 1, 1)
+    first, second = (1.6 + C1) / (0.64 + 1 + C1), C1 / (0.04 + C1)
+    value = float(_loss("ssim", (1, 1))(logits, torch.zeros(1, 1, 1, dtype=torch.long)))
+    assert value == pytest.approx(1 - (first + second) / 2)
+
+
+def test_ssim_looks_through_a_gaussian_window() -> None:
+    # two pixels see themselves with weight a and the other with b; a + b = 1, b / a = exp(-2/9)
+    a = 1 / (1 + exp(-2 / 9))
+    b = 1 - a
+    total = 0.0
+    for p, t in [((0.8, 0.3), (1.0, 0.0)), ((0.2, 0.7), (0.0, 1.0))]:  # the two classes
+        spread = a * b  # weighted variance of two values is a b (difference)^2
+        variance_p, variance_t = spread * (p[0] - p[1]) ** 2, spread * (t[0] - t[1]) ** 2
+        covariance = spread * (p[0] - p[1]) * (t[0] - t[1])
+        structure = (2 * covariance + C2) / (variance_p + variance_t + C2)
+        for near, far in [(0, 1), (1, 0)]:
+            mean_p, mean_t = a * p[near] + b * p[far], a * t[near] + b * t[far]
+            luminance = (2 * mean_p * mean_t + C1) / (mean_p**2 + mean_t**2 + C1)
+            total += luminance * structure
+    logits = torch.tensor([[0.8, 0.3], [0.2, 0.7]]).log().reshape(1, 2, 1, 2)
+    for shape in [(1, 2), (2, 1)]:  # side by side, one above the other
+        value = _loss("ssim", (1, 1))(
+            logits.reshape(1, 2, *shape), torch.tensor([0, 1]).view(1, *shape)
+        )
+        assert float(value) == pytest.approx(1 - total / 4, abs=1e-5)
+
+
+def test_the_ssim_window_reaches_five_pixels_and_keeps_a_constant() -> None:
+    spike = torch.zeros(1, 1, 15, 15)
+    spike[0, 0, 7, 7] = 1.0
+    seen = local_mean(spike)[0, 0] > 0
+    rows, columns = torch.nonzero(seen, as_tuple=True)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 12, 2, 12)
+    torch.testing.assert_close(local_mean(torch.ones(1, 2, 15, 3)), torch.ones(1, 2, 15, 3))
+
+
+def test_a_sum_adds_its_terms_by_their_weights() -> None:
+    ssim = _value("ssim")
+    assert _value("sum") == pytest.approx(0.75 * 1.5 * LN2 + 0.25 * DICE + 0.25 * ssim)
+    only = {"ce": 0.0, "dice": 0.0, "ssim": 0.0}
+    value = _value("sum", **{**only, "focal": 2.0, "lovasz": 3.0, "tversky": 0.5, "beta": 0.5})
+    assert value == pytest.approx(2 * 0.34375 * 2 * LN2 + 3 * 0.625 + 0.5 * DICE)
+
+
+def test_the_settings_of_a_sum_reach_its_terms() -> None:
+    off = {"ce": 0.0, "dice": 0.0, "ssim": 0.0}
+    for term, name, settings in [
+        ("ce", "cross_entropy", {"label_smoothing": 0.3, "class_weights": "inverse"}),
+        ("focal", "focal", {"gamma": 1.0, "class_weights": "inverse_sqrt"}),
+        ("dice", "dice", {"smooth": 0.0}),
+        ("tversky", "tversky", {"smooth": 0.5, "beta": 0.9}),
+        ("lovasz", "lovasz", {"per_image": True}),
+    ]:
+        summed = _value("sum", (1, 3, 3), **{**off, term: 0.5, **settings})
+        assert summed == pytest.approx(0.5 * _value(name, (1, 3, 3), **settings)), term
 
 
 @pytest.mark.parametrize("name", ["dice_topk", "dice_focal", "dice_bce"])

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import segmentation_models_pytorch as smp
 
-from trashseg.config import CosineRestartsConfig, CrossEntropyConfig, StepConfig, TrainConfig
+from trashseg.config import CosineRestartsConfig, StepConfig, TrainConfig
 from trashseg.config_file import load_train_config
+from trashseg.config_loss import CrossEntropyConfig
 from trashseg.models import check_encoder
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs" / "recipes").glob("*.yaml"))

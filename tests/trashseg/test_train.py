@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trashseg.checkpoint import latest_checkpoint
@@ -19,7 +20,14 @@ from trashseg.config import TrainConfig
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import stratify
 from trashseg.device import Resources
-from trashseg.epoch import Trainer, add_gradients, predict_batch, split_further, train_step
+from trashseg.epoch import (
+    Trainer,
+    add_gradients,
+    evaluate,
+    predict_batch,
+    split_further,
+    train_step,
+)
 from trashseg.errors import CheckpointError, MemoryShortError, NonFiniteError
 from trashseg.train import FoldTraining, build_trainer
 
@@ -84,6 +92,63 @@ def test_resuming_equals_never_having_stopped(
     for name in ("model.safetensors", "best.safetensors"):
         one, other = (tmp_path / run / "epoch_0003" / name for run in ("whole", "cut"))
         assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"averaging": {"name": "ema", "decay": 0.8}},
+        {"averaging": {"name": "swa", "start_share": 0.34}},  # after the first epoch
+        {"sampling": {"name": "class_balanced"}},
+        {"sampling": {"name": "rare_class", "threshold": 0.5}},
+        {"augment": {"copy_paste": {"p": 0.8, "classes": "all"}}},
+        {"loss": {"name": "sum", "lovasz": 0.5, "tversky": 0.5, "focal": 0.5}},
+    ],
+    ids=lambda changes: str(next(iter(changes.values()))),
+)
+def test_resuming_equals_never_having_stopped_with_each_addition(
+    changes: dict[str, Any], sample: Path, tmp_path: Path
+) -> None:
+    config = make_config(**changes)
+    whole = run(start(config, sample, tmp_path / "whole"))
+    for epoch in (1, 2):
+        torch.manual_seed(epoch)
+        start(config, sample, tmp_path / "cut").next_epoch()
+    resumed = run(start(config, sample, tmp_path / "cut"))
+    assert numbers(resumed) == numbers(whole)
+    assert same(resumed.best_model().state_dict(), whole.best_model().state_dict())
+    one, other = (tmp_path / run / "epoch_0003" for run in ("whole", "cut"))
+    files = sorted(file.name for file in one.glob("*.safetensors"))
+    assert ("average.safetensors" in files) == ("averaging" in changes)
+    for name in files:
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    plain = run(start(make_config(), sample, tmp_path / "plain"))
+    assert numbers(plain) != numbers(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("averaging", [{"name": "ema"}, {"name": "swa", "start_share": 0.0}])
+def test_an_average_is_validated_and_kept_and_changes_nothing_of_the_training(
+    averaging: dict[str, Any], sample: Path, tmp_path: Path
+) -> None:
+    plain = run(start(make_config(), sample, tmp_path / "plain"))
+    averaged = run(start(make_config(averaging=averaging), sample, tmp_path / "averaged"))
+    assert [m["loss"] for m in averaged.history] == [m["loss"] for m in plain.history]
+    assert averaged.history[-1]["val_loss"] != plain.history[-1]["val_loss"]
+    checkpoint, other = (tmp_path / run / "epoch_0003" for run in ("averaged", "plain"))
+    trained = checkpoint / "model.safetensors"
+    assert trained.read_bytes() == (other / "model.safetensors").read_bytes()
+    training = averaged._trainer
+    assert training.average is not None
+    training.average.network.load_state_dict(load_file(checkpoint / "average.safetensors"))
+    assert evaluate(training)[0]["miou"] == averaged.history[-1]["miou"]
+    at_best = start(make_config(averaging=averaging), sample, tmp_path / "best")
+    while len(at_best.history) < averaged.history[-1]["best_epoch"]:
+        at_best.next_epoch()
+    assert at_best.checkpoint is not None
+    kept = load_file(at_best.checkpoint / "average.safetensors")
+    assert same(averaged.best_model().state_dict(), kept)
 
 
 @pytest.mark.slow

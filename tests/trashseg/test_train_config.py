@@ -1,19 +1,23 @@
 """TrainConfig: frozen, strict, and with a fingerprint that equals exactly where the values do."""
 
+import ast
+
 import pytest
 from pydantic import ValidationError
 
+from tests.conftest import ROOT
 from trashseg.config import (
     AdamConfig,
     CosineRestartsConfig,
     CrfConfig,
     DataConfig,
-    FocalConfig,
     ModelConfig,
     SGDConfig,
     TrainConfig,
     fingerprint,
 )
+from trashseg.config_augment import CopyPasteConfig
+from trashseg.config_loss import FocalConfig, SumConfig
 
 
 def test_a_configuration_cannot_be_changed_after_it_was_made() -> None:
@@ -53,6 +57,19 @@ def test_a_warm_up_as_long_as_its_cycle_is_refused() -> None:
         CosineRestartsConfig(cycle_epochs=4, warmup_epochs=4)
 
 
+def test_a_sum_of_no_losses_is_refused() -> None:
+    with pytest.raises(ValidationError, match="a sum of no terms: give one of ce, dice"):
+        SumConfig(ce=0.0, dice=0.0, ssim=0.0)
+    assert SumConfig(ce=0.0, dice=0.0, ssim=0.0, tversky=0.1).term_weights == {"tversky": 0.1}
+
+
+@pytest.mark.parametrize("classes", [3, None, [], ["paper", 3], {"paper": 1}])
+def test_classes_to_paste_are_names(classes: object) -> None:
+    with pytest.raises(ValidationError, match="write rare, all, the name of a class, or a list"):
+        CopyPasteConfig.model_validate({"classes": classes})
+    assert CopyPasteConfig.model_validate({"classes": ["paper"]}).classes == ("paper",)
+
+
 def test_a_batch_of_one_photo_is_refused() -> None:
     with pytest.raises(ValidationError, match="greater than or equal to 2"):
         TrainConfig(batch_size=1)
@@ -64,15 +81,11 @@ def test_a_learning_rate_is_positive_and_finite(value: float) -> None:
         AdamConfig(decoder_lr=value)
 
 
-def test_every_setting_says_what_it_means() -> None:
+@pytest.mark.parametrize("module", ["config", "config_loss", "config_augment"])
+def test_every_setting_says_what_it_means(module: str) -> None:
     # a sentence under every field; `name` and the sections speak for themselves
-    import ast
-    import inspect
-
-    import trashseg.config as module
-
     silent = []
-    for node in ast.parse(inspect.getsource(module)).body:
+    for node in ast.parse((ROOT / "trashseg" / f"{module}.py").read_text()).body:
         if not isinstance(node, ast.ClassDef):
             continue
         for field, below in zip(node.body, [*node.body[1:], None], strict=True):

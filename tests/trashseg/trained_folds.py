@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from trashseg.config import AdamConfig, CrossEntropyConfig, DataConfig, ModelConfig, TrainConfig
+from trashseg.config import AdamConfig, DataConfig, ModelConfig, TrainConfig
+from trashseg.config_loss import CrossEntropyConfig
 from trashseg.data.coco import CocoDataset, load_coco
 from trashseg.data.folds import Folds, make_folds
 from trashseg.device import Resources

@@ -1,5 +1,6 @@
 """A COCO folder read and checked: photos, classes, and the (H, W) class map of each photo."""
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -264,6 +265,20 @@ def owners(photo: Photo, ordered: Sequence[Drawn]) -> NDArray[np.int32]:
     for place, (pixels, _) in enumerate(ordered, start=1):
         owner[pixels] = place
     return owner
+
+
+def rasterize_object(photo: Photo, annotation: Annotation, size: int) -> NDArray[np.bool_]:
+    """(size, size) bool of one object in the photo resized to that square: polygons are scaled, which
+    is quick for large photos, RLE is decoded and resized."""
+    if isinstance(annotation.segmentation, dict):
+        pixels = _draw(photo, annotation).astype(np.uint8)
+        return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    scale = np.array([size / photo.width, size / photo.height])
+    rings = [
+        (np.reshape(ring, (-1, 2)) * scale).ravel().tolist() for ring in annotation.segmentation
+    ]
+    small = dataclasses.replace(photo, width=size, height=size)
+    return _draw(small, dataclasses.replace(annotation, segmentation=rings))
 
 
 def _draw(photo: Photo, annotation: Annotation) -> NDArray[np.bool_]:

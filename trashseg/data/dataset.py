@@ -1,9 +1,11 @@
 """Batches for training and validation, drawn from the cache.
 
 Which photos make a batch and how each is augmented depend only on (seed, epoch, photo), never on the
-number of workers or on what was drawn before: training that resumes at an epoch draws the same.
+number of workers or on what was drawn before: training that resumes at an epoch draws the same. A photo
+that an epoch draws again is augmented anew.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 import albumentations as A
@@ -13,23 +15,34 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trashseg.data.cache import Cache
+from trashseg.data.copy_paste import CopyPaste
+from trashseg.data.sampling import Weights, draw_weighted
 
-Item = tuple[int, int]  # (epoch, position in the cache)
+Item = tuple[int, int] | tuple[int, int, int]  # epoch, position in the cache, times drawn before
 Batch = tuple[torch.Tensor, torch.Tensor]  # images (N, 3, H, W) uint8, masks (N, H, W) uint8
 
 
 class SegmentationDataset(Dataset[Batch]):
     """`dataset[epoch, position]` is (image (3, H, W) uint8, mask (H, W) uint8), augmented."""
 
-    def __init__(self, cache: Cache, augment: A.Compose | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        augment: A.Compose | None = None,
+        seed: int = 0,
+        copy_paste: CopyPaste | None = None,
+    ) -> None:
         self._cache, self._augment, self._seed = cache, augment, seed
+        self._copy_paste = copy_paste
 
     def __getitem__(self, item: Item) -> Batch:
-        epoch, position = item
+        position = item[1]
         image, mask = np.array(self._cache.images[position]), np.array(self._cache.masks[position])
+        draw = np.random.SeedSequence([self._seed, *item])
+        if self._copy_paste is not None:
+            self._copy_paste(image, mask, position, np.random.default_rng(draw.spawn(1)[0]))
         if self._augment is not None:
-            draw = np.random.SeedSequence([self._seed, epoch, position]).generate_state(1)
-            self._augment.set_random_seed(int(draw[0]))
+            self._augment.set_random_seed(int(draw.generate_state(1)[0]))
             augmented = self._augment(image=image, mask=mask)
             image, mask = augmented["image"], augmented["mask"]
         channels_first = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
@@ -40,14 +53,20 @@ class EpochBatches(Sampler[list[Item]]):
     """Batches of one epoch after another: shuffled anew by (seed, epoch), or in order.
 
     When shuffled, a last batch that is not full is left out: batch normalisation fails on a batch
-    of one photo (smp issue 778).
+    of one photo (smp issue 778). With `weights` (N,), as many photos are drawn by their share instead.
     """
 
     def __init__(
-        self, positions: NDArray[np.int64], batch_size: int, seed: int = 0, *, shuffle: bool
+        self,
+        positions: NDArray[np.int64],
+        batch_size: int,
+        seed: int = 0,
+        *,
+        shuffle: bool,
+        weights: Weights | None = None,
     ) -> None:
         self._positions, self._batch_size = positions, batch_size
-        self._seed, self._shuffle = seed, shuffle
+        self._seed, self._shuffle, self._weights = seed, shuffle, weights
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -55,12 +74,24 @@ class EpochBatches(Sampler[list[Item]]):
         return full if self._shuffle else full + (rest > 0)
 
     def __iter__(self) -> Iterator[list[Item]]:
-        order = self._positions
-        if self._shuffle:
-            order = np.random.default_rng([self._seed, self.epoch]).permutation(order)
+        order, times = self._order(), Counter[int]()
         for batch in range(len(self)):
             drawn = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            yield [(self.epoch, int(position)) for position in drawn]
+            yield [self._item(int(position), times) for position in drawn]
+
+    def _order(self) -> NDArray[np.int64]:
+        if not self._shuffle:
+            return self._positions
+        generator = np.random.default_rng([self._seed, self.epoch])
+        if self._weights is None:
+            return generator.permutation(self._positions)
+        count = len(self) * self._batch_size
+        return draw_weighted(self._positions, self._weights, count, generator)
+
+    def _item(self, position: int, times: "Counter[int]") -> Item:
+        before = times[position]
+        times[position] += 1
+        return (self.epoch, position, before) if before else (self.epoch, position)
 
 
 def make_loader(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trashseg.augment import build_augment
-from trashseg.config import Augmentation, AugmentConfig, ShiftScaleRotateConfig
+from trashseg.config_augment import Augmentation, AugmentConfig, ShiftScaleRotateConfig
 from trashseg.data.cache import Cache, open_cache
 from trashseg.data.coco import load_coco
 from trashseg.data.dataset import EpochBatches, SegmentationDataset, make_loader
