@@ -57,6 +57,7 @@ def _nearest_32(value: int) -> int:
 Architecture = Literal[
     "deeplabv3",
     "deeplabv3plus",
+    "fcn8s",
     "fpn",
     "linknet",
     "manet",
@@ -71,13 +72,16 @@ Architecture = Literal[
 
 class ModelConfig(Section):
     arch: Architecture = "fpn"
-    """Decoder, by its segmentation-models-pytorch name."""
+    """Decoder, by its segmentation-models-pytorch name; `fcn8s` is the 2021 baseline's."""
     encoder: str = "timm-tf_efficientnet_lite0"
     """Encoder, by its segmentation-models-pytorch name; `tu-NAME` takes any timm encoder."""
     weights: str = "bundled"
     """Where the encoder's start comes from: `bundled` (efficientnet-lite0 only, from its installed
     package), `none` (random), the path of a .safetensors or .pth file, or a name that the hub has
     for this encoder, such as `imagenet` (needs the network once)."""
+    freeze_encoder_epochs: Annotated[int, Field(ge=0)] = 0
+    """First epochs in which the encoder stays as it is: weights, batch statistics, dropout off. 0
+    never freezes it; as many as `epochs`, or more, do throughout."""
 
     @model_validator(mode="after")
     def _bundled_weights_fit(self) -> "ModelConfig":

@@ -15,10 +15,12 @@ from trashseg.checkpoint import UNREADABLE
 from trashseg.config import ModelConfig
 from trashseg.config_file import nearest
 from trashseg.errors import ConfigError, WeightsError
+from trashseg.fcn import FCN8s
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3": smp.DeepLabV3,
     "deeplabv3plus": smp.DeepLabV3Plus,
+    "fcn8s": FCN8s,
     "fpn": smp.FPN,
     "linknet": smp.Linknet,
     "manet": smp.MAnet,
