@@ -57,6 +57,7 @@ def _nearest_32(value: int) -> int:
 Architecture = Literal[
     "deeplabv3",
     "deeplabv3plus",
+    "dpt",
     "fcn8s",
     "fpn",
     "linknet",

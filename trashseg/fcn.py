@@ -4,6 +4,8 @@ The layers are those of the 2021 team's baseline (bcaitech1/p3-ims-obd-savetheea
 its fc6 is a 1x1 convolution where the paper has 7x7, and its dropout drops whole channels.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import get_encoder
@@ -20,9 +22,12 @@ class FCN8s(nn.Module):
     smp or timm from its features of stride 8, 16 and 32.
     """
 
-    def __init__(self, encoder_name: str, encoder_weights: str | None, classes: int) -> None:
+    def __init__(
+        self, encoder_name: str, encoder_weights: str | None, classes: int, **options: Any
+    ) -> None:
+        """`options` are a timm encoder's own."""
         super().__init__()
-        self.encoder = get_encoder(encoder_name, weights=encoder_weights)
+        self.encoder = get_encoder(encoder_name, weights=encoder_weights, **options)
         channels = list(self.encoder.out_channels)
         if isinstance(self.encoder, VGGEncoder):
             channels[3], channels[4] = channels[2], channels[3]
