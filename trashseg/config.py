@@ -36,9 +36,10 @@ class DataConfig(Section):
     """Seed of the stratified assignment of photos to folds."""
     folds_file: str | None = None
     """A folds.json to use instead of stratifying; null stratifies."""
-    normalize: Literal["imagenet", "half", "trash"] = "half"
+    normalize: Literal["imagenet", "half", "trash", "none"] = "half"
     """Mean and deviation of each channel that photos are normalised with: ImageNet's, 0.5 and 0.5
-    (encoders ported from TensorFlow, such as efficientnet-lite), or the 2021 trash photos'."""
+    (encoders ported from TensorFlow, such as efficientnet-lite), the 2021 trash photos', or none
+    (values stay 0 to 255)."""
 
     @field_validator("image_size")
     @classmethod

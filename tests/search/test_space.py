@@ -94,8 +94,7 @@ def test_random_points_hold_a_parameter_exactly_where_its_condition_does(name: s
     for point in samples(space):
         for path, parameter in space.parameters.items():
             wanted = all(
-                by_key(point).get(other) in values
-                for other, values in parameter.when.items()
+                by_key(point).get(other) in values for other, values in parameter.when.items()
             )
             assert (path in point) == wanted
             seen[path].add(wanted)

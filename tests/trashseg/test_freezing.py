@@ -46,7 +46,9 @@ def test_a_frozen_encoder_stays_and_moves_in_the_first_epoch_after(
     after = state_of(training, "encoder")
     moved = {name for name in after if not torch.equal(after[name], encoder[name])}
     network = training._trainer.model.get_submodule("encoder")
-    assert {name for name, _ in network.named_parameters()} <= moved
+    classifiers = ("conv_head", "bn2")  # lite0 has them, and no decoder asks for them
+    used = {name for name, _ in network.named_parameters() if not name.startswith(classifiers)}
+    assert used <= moved
     assert any(name.endswith("running_mean") for name in moved)
 
 
