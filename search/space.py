@@ -180,11 +180,7 @@ class Space:
 
     def apply(self, base: TrainConfig, point: Mapping[str, Value]) -> TrainConfig:
         """`base` with the point's values: the only way from a proposal to a configuration."""
-        changes: dict[str, Any] = {}
-        for key, value in by_key(point).items():
-            set_path(changes, key, value)
-        tree = merge(base.model_dump(), changes)
-        return validate(TrainConfig, tree, where=f"space {self.name}")
+        return changed(base, by_key(point), where=f"space {self.name}")
 
 
 def key_of(path: str) -> str:
@@ -195,6 +191,14 @@ def key_of(path: str) -> str:
 def by_key(point: Mapping[str, Value]) -> Point:
     """The point's values by configuration key; no key has two, `load_space` sees to that."""
     return {key_of(path): value for path, value in point.items()}
+
+
+def changed(base: TrainConfig, values: Mapping[str, Value], where: str) -> TrainConfig:
+    """`base` with other values of some keys, by dotted path; ConfigError, beginning with `where`."""
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        set_path(changes, key, value)
+    return validate(TrainConfig, merge(base.model_dump(), changes), where)
 
 
 def load_space(name_or_path: str, inside: tuple[Path, ...] = ()) -> Space:
