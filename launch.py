@@ -205,6 +205,41 @@ def ensemble(
 
 
 @app.command()
+def study(
+    which: Annotated[str, typer.Argument(help="losses, augmentations, or a file such as those.")],
+    data: Annotated[Path, typer.Option(help="Folder of the photos and their json.")],
+    config: ConfigFile = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; the study's own.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=1, help="Train on folds 0 to FOLDS-1; all, if left out.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds, from the configuration's on.")] = 3,
+    set_: Set = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, or auto.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store or server.")] = None,
+    storage: Annotated[Path | None, typer.Option(help="Folder in which runs are kept.")] = None,
+) -> None:
+    """Compare variants of a configuration over folds and seeds; what exists is not trained again."""
+    given = {
+        "search.data_dir": data.resolve(),
+        "search.name": name or Path(which).stem,
+        "search.address": address,
+        "search.tracking_uri": tracking_uri,
+        "search.storage": storage,
+    }
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    with user_errors():
+        from search.config import load_search_config
+
+        resolved = load_search_config(config, [*overrides, *(set_ or [])])
+        from search.report import print_study
+        from search.study import load_study, run_study
+
+        run, results = run_study(load_study(which), resolved, folds, seeds)
+        print_study(run.path, results)
+
+
+@app.command()
 def train(
     config: Annotated[Path, typer.Option(help="YAML file, such as runs/NAME/best/0.yaml.")],
     data: Annotated[Path, typer.Option(help="Folder of the photos and their json.")],

@@ -24,6 +24,7 @@ from search.searcher import OptunaSearcher
 from search.space import load_space
 from search.tracking import Tracker, check_store
 from search.trainable import TrialSetting, run_trial
+from trashseg.config import TrainConfig
 from trashseg.data.cache import open_cache
 from trashseg.data.coco import CocoDataset, load_coco
 from trashseg.data.folds import Folds, make_folds
@@ -148,7 +149,7 @@ def fit(
         ).fit()
 
 
-def check_training(config: SearchConfig, dataset: CocoDataset, folds: Folds) -> None:
+def check_training(config: TrainConfig, dataset: CocoDataset, folds: Folds) -> None:
     """Decode every photo and build the first trial's network once, so that a bad photo or missing
     weights are one error, not N trials; the same for a batch that the photos of a fold do not fill."""
     from trashseg.data.copy_paste import check_classes

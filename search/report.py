@@ -11,6 +11,7 @@ from search.display import number, print_scores, wide_console
 from search.results import Row
 from search.run_folder import RunFolder
 from search.status import Status
+from search.study_results import StudyResults, VariantResult
 
 SHOWN_ROWS = 10
 FEW_PARAMETERS = ("loss.name", "optim.name", "schedule.name", "model.arch", "model.encoder",
@@ -102,4 +103,36 @@ def print_ensemble(run: RunFolder, metrics: Mapping[str, Any]) -> None:
     console.print(
         f"next: python launch.py predict --model {run.ensemble} --images DIR --out DIR",
         soft_wrap=True,
+    )
+
+
+def print_study(folder: Path, results: StudyResults) -> None:
+    """A row for each variant, the best first, and which differences are real."""
+    folds, seeds = len(results.folds), len(results.seeds)
+    table = Table(title=f"{folder.name}: {results.metric} on {folds} folds with {seeds} seeds")
+    for heading in ("variant", "trainings", "mean", "spread", f"- {results.baseline}"):
+        table.add_column(heading)
+    for heading in ("standard error", "95 % interval", "p (Holm)", "verdict"):
+        table.add_column(heading)
+    for variant in sorted(results.variants, key=lambda variant: -variant.mean):
+        spread = number(variant.spread)
+        row = (variant.name, str(variant.trainings), number(variant.mean), spread)
+        table.add_row(*row, *_comparison(variant))
+    console = wide_console()
+    console.print(table)
+    console.print(f"spread: standard deviation of single trainings; {results.test}")
+    console.print(f"study.csv and study.json: {folder}", soft_wrap=True)
+
+
+def _comparison(variant: VariantResult) -> tuple[str, ...]:
+    compared = variant.compared
+    if compared is None:
+        return "baseline", "-", "-", "-", "-"
+    ends = compared.interval
+    return (
+        f"{compared.difference:+.4f}",
+        number(compared.standard_error),
+        f"{ends[0]:+.4f} to {ends[1]:+.4f}" if ends else "-",
+        number(compared.p_holm),
+        compared.verdict,
     )

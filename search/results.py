@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from search.config import SearchConfig
 from search.ledger import NAME, STATES, read_trials
 from search.run_folder import RunFolder
-from search.space import Point, Space
+from search.space import Point, Space, by_key, key_of
 from trashseg.config import TrainConfig
 from trashseg.config_file import write_yaml
 from trashseg.errors import ConfigError
@@ -53,7 +53,7 @@ def _row(trial: FrozenTrial) -> Row:
         epochs=int(attributes.get("epoch", max(trial.intermediate_values, default=0))),
         miou=attributes.get("best_miou"),
         miou_image=attributes.get("best_miou_image"),
-        point=dict(trial.params),
+        point=by_key(trial.params),
         hand_tuned=bool(attributes.get("hand_tuned")),
     )
 
@@ -95,10 +95,10 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def to_csv(rows: Sequence[Row], space: Space) -> str:
-    """rank, trial_id, state, epochs, miou, miou_image, then one column per searched parameter."""
+    """rank, trial_id, state, epochs, miou, miou_image, then one column per searched key."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    paths = list(space.parameters)
+    paths = list(dict.fromkeys(map(key_of, space.parameters)))
     writer.writerow(["rank", "trial_id", "state", "epochs", "miou", "miou_image", *paths])
     for rank, row in enumerate(rows):
         scores = ["" if score is None else f"{score:.6f}" for score in (row.miou, row.miou_image)]

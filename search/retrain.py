@@ -1,6 +1,8 @@
 """The best configurations on every fold, as Ray tasks."""
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from trashseg.errors import ConfigError, TrashSegError
 from trashseg.member import member_scores, train_member
 
 POLL_SECONDS = 1.0
+Frame = AbstractContextManager[object]
 
 
 @dataclass
@@ -72,14 +75,18 @@ def plan_folds(run: RunFolder, top_k: int, fold_count: int | None = None) -> lis
     ]
 
 
-def train_folds(run: RunFolder, models: list[FoldModel]) -> None:
-    """What exists is kept as it is, what was begun goes on from its last epoch."""
+def train_folds(
+    run: RunFolder, models: list[FoldModel], within: Callable[[Tracker], Frame] = nullcontext
+) -> None:
+    """What exists is kept as it is, what was begun goes on from its last epoch. All of it happens
+    `within` a frame, which can say more to MLflow before and after."""
     config = run.config
     missing = [model for model in models if member_scores(model.folder, model.config) is None]
     resources = _find_room(config, len(missing)) if missing else None
     with (
         Display(f"{config.search.name} folds", len(missing), "folds") as display,
         Tracker(run, config.search.tracking_uri, warn=display.line).closing() as tracker,
+        within(tracker),
     ):
         store = open_store(config.search.checkpoint_uri, config.search.name)
         for model in models:

@@ -7,7 +7,13 @@ A file maps the dotted path of a configuration key to what it may be:
     optim.decoder_lr: {float: [1e-4, 1e-2], log: true}
     schedule.step_size: {int: [1, 10]}
 
-`when` names parameters above it; the parameter exists only where all of them have a listed value.
+`when` names keys above it; the parameter exists only where all of them have a listed value. A key
+that may be other things under other conditions stands there again, as KEY@NAME:
+
+    model.arch: {choice: [fpn, unet, dpt]}
+    model.encoder: {choice: [resnet34, resnet101], when: {model.arch: [fpn, unet]}}
+    model.encoder@vit: {choice: [tu-vit_base_patch16_224], when: {model.arch: [dpt]}}
+
 `include: [NAME, ...]` starts from the parameters of other spaces.
 """
 
@@ -97,14 +103,14 @@ def _divides(step: float, low: float, high: float, whole: bool) -> bool:
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters by dotted path, in the order in which they are decided."""
+    """Parameters by dotted path (with its @NAME, if any), in the order in which they are decided."""
 
     name: str
     parameters: dict[str, Parameter]
 
     def active(self, path: str, point: Mapping[str, Value]) -> bool:
-        conditions = self.parameters[path].when
-        return all(point.get(other) in values for other, values in conditions.items())
+        conditions, values = self.parameters[path].when, by_key(point)
+        return all(values.get(key) in allowed for key, allowed in conditions.items())
 
     def sample(self, trial: optuna.trial.BaseTrial) -> Point:
         """Ask `trial` for every active parameter (define by run: conditions just work)."""
@@ -125,7 +131,7 @@ class Space:
             if not self.active(path, point):
                 continue
             try:
-                value = get_path(tree, path)
+                value = get_path(tree, key_of(path))
             except KeyError:
                 problem = (
                     f"the configuration has no such key: give it a `when` in space {self.name}"
@@ -155,7 +161,12 @@ class Space:
     def _way_to(self, path: str) -> Point:
         """Values with which the conditions of `path` hold."""
         point: Point = {}
-        for other, values in self.parameters[path].when.items():
+        for key, values in self.parameters[path].when.items():
+            other = next(
+                name
+                for name, parameter in self.parameters.items()
+                if key_of(name) == key and parameter.contains(values[0])
+            )
             point |= {**self._way_to(other), other: values[0]}
         return point
 
@@ -170,11 +181,25 @@ class Space:
 
     def apply(self, base: TrainConfig, point: Mapping[str, Value]) -> TrainConfig:
         """`base` with the point's values: the only way from a proposal to a configuration."""
-        changes: dict[str, Any] = {}
-        for path, value in point.items():
-            set_path(changes, path, value)
-        tree = merge(base.model_dump(), changes)
-        return validate(TrainConfig, tree, where=f"space {self.name}")
+        return changed(base, by_key(point), where=f"space {self.name}")
+
+
+def key_of(path: str) -> str:
+    """The configuration key that a parameter decides: its path without @NAME."""
+    return path.partition("@")[0]
+
+
+def by_key(point: Mapping[str, Value]) -> Point:
+    """The point's values by configuration key; no key has two, `load_space` sees to that."""
+    return {key_of(path): value for path, value in point.items()}
+
+
+def changed(base: TrainConfig, values: Mapping[str, Value], where: str) -> TrainConfig:
+    """`base` with other values of some keys, by dotted path; ConfigError, beginning with `where`."""
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        set_path(changes, key, value)
+    return validate(TrainConfig, merge(base.model_dump(), changes), where)
 
 
 def load_space(name_or_path: str, inside: tuple[Path, ...] = ()) -> Space:
@@ -222,17 +247,29 @@ def _describe(key: str, problem: Any) -> str:
 
 def _problems(path: str, above: Mapping[str, Parameter]) -> list[str]:
     """What is wrong with the parameter at `path`, given those above it (and itself)."""
-    known = known_paths()
-    meant = f"{path}.name" if f"{path}.name" in known else path  # a section is chosen by its name
-    problems = [] if path in known else [f"{path}: unknown key{nearest(meant, known)}"]
+    known, key = known_paths(), key_of(path)
+    meant = f"{key}.name" if f"{key}.name" in known else key  # a section is chosen by its name
+    problems = [] if key in known else [f"{path}: unknown key{nearest(meant, known)}"]
     for other, values in above[path].when.items():
-        if other not in above or other == path:
+        others = [p for name, p in above.items() if key_of(name) == other != key]
+        if not others:
             problems.append(f"{path}: when.{other} is not a parameter above it")
             continue
-        unknown = [value for value in values if not above[other].contains(value)]
+        unknown = [value for value in values if not any(p.contains(value) for p in others)]
         if unknown:
             problems.append(f"{path}: when.{other} can never be {unknown[0]!r}")
+    for name, twin in above.items():
+        if key_of(name) == key and name != path and not _exclude(above[path].when, twin.when):
+            problems.append(
+                f"{path}: {name} may hold at the same time: give both a `when` with other values "
+                "of one key"
+            )
     return problems
+
+
+def _exclude(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two conditions can never hold together."""
+    return any(not set(one[key]) & set(other[key]) for key in one.keys() & other.keys())
 
 
 def known_paths() -> set[str]:

@@ -14,6 +14,7 @@ from trashseg.config_augment import AugmentConfig
 
 MEAN_AND_STD = {  # of RGB in [0, 1]
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "none": ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),  # 0 to 255, as they are
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     # measured by the 2021 team on its photos (bcaitech1/p3-ims-obd-savetheearth, augmentation.py)
     "trash": ((0.46009655, 0.43957878, 0.41827092), (0.2108204, 0.20766491, 0.21656131)),
@@ -21,7 +22,8 @@ MEAN_AND_STD = {  # of RGB in [0, 1]
 
 
 def normalize(images: torch.Tensor, kind: str) -> torch.Tensor:
-    """(N, 3, H, W) uint8 to float32 of about zero mean and unit deviation; `kind` as in the config."""
+    """(N, 3, H, W) uint8 to float32, of about zero mean and unit deviation unless `kind`, as in the
+    config, is none."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in MEAN_AND_STD[kind])
     scale = (1 / (255 * std)).to(images.device, non_blocking=True)
     shift = (mean / std).to(images.device, non_blocking=True)

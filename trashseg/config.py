@@ -31,9 +31,10 @@ class DataConfig(Section):
     keep_duplicates_together: bool = True
     """Photos that show the same picture (resized, encoded or lit otherwise) get one fold. A folds_file
     is taken as it is."""
-    normalize: Literal["imagenet", "half", "trash"] = "half"
+    normalize: Literal["imagenet", "half", "trash", "none"] = "half"
     """Mean and deviation of each channel that photos are normalised with: ImageNet's, 0.5 and 0.5
-    (encoders ported from TensorFlow, such as efficientnet-lite), or the 2021 trash photos'."""
+    (encoders ported from TensorFlow, such as efficientnet-lite), the 2021 trash photos', or none
+    (values stay 0 to 255)."""
 
     @field_validator("image_size")
     @classmethod
@@ -52,6 +53,8 @@ def _nearest_32(value: int) -> int:
 Architecture = Literal[
     "deeplabv3",
     "deeplabv3plus",
+    "dpt",
+    "fcn8s",
     "fpn",
     "linknet",
     "manet",
@@ -66,13 +69,16 @@ Architecture = Literal[
 
 class ModelConfig(Section):
     arch: Architecture = "fpn"
-    """Decoder, by its segmentation-models-pytorch name."""
+    """Decoder, by its segmentation-models-pytorch name; `fcn8s` is the 2021 baseline's."""
     encoder: str = "timm-tf_efficientnet_lite0"
     """Encoder, by its segmentation-models-pytorch name; `tu-NAME` takes any timm encoder."""
     weights: str = "bundled"
     """Where the encoder's start comes from: `bundled` (efficientnet-lite0 only, from its installed
     package), `none` (random), the path of a .safetensors or .pth file, or a name that the hub has
     for this encoder, such as `imagenet` (needs the network once)."""
+    freeze_encoder_epochs: Annotated[int, Field(ge=0)] = 0
+    """First epochs in which the encoder stays as it is: weights, batch statistics, dropout off. 0
+    never freezes it; as many as `epochs`, or more, do throughout."""
 
     @model_validator(mode="after")
     def _bundled_weights_fit(self) -> "ModelConfig":

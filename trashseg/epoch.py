@@ -76,12 +76,23 @@ class Trainer:
 def train_epoch(trainer: Trainer, epoch: int) -> float:
     """One pass over the training photos; returns the mean loss of its steps."""
     trainer.model.train()
+    freeze_encoder(trainer.model, epoch <= trainer.config.model.freeze_encoder_epochs)
     trainer.train_batches.epoch = epoch
     total = torch.zeros((), device=trainer.resources.device)
     for step, (images, masks) in enumerate(trainer.train_loader):
         total += train_step(trainer, images, masks, where=f"epoch {epoch}, step {step}")
     average_epoch(trainer, epoch)
     return float(total) / len(trainer.train_batches)
+
+
+def freeze_encoder(model: nn.Module, frozen: bool) -> None:
+    """Frozen, the encoder gets no gradients, so that no optimizer moves it, not even by weight decay,
+    and it is in evaluation mode, so that its batch statistics stay. A function of the epoch alone: a
+    training that is taken up again needs to know nothing of it."""
+    encoder = model.get_submodule("encoder")
+    encoder.requires_grad_(not frozen)
+    if frozen:
+        encoder.eval()
 
 
 def train_step(trainer: Trainer, images: Tensor, masks: Tensor, where: str) -> Tensor:

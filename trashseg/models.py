@@ -15,10 +15,13 @@ from trashseg.checkpoint import UNREADABLE
 from trashseg.config import ModelConfig
 from trashseg.config_file import nearest
 from trashseg.errors import ConfigError, WeightsError
+from trashseg.fcn import FCN8s
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3": smp.DeepLabV3,
     "deeplabv3plus": smp.DeepLabV3Plus,
+    "dpt": smp.DPT,
+    "fcn8s": FCN8s,
     "fpn": smp.FPN,
     "linknet": smp.Linknet,
     "manet": smp.MAnet,
@@ -30,12 +33,23 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "upernet": smp.UPerNet,
 }
 
+ANY_SIZE: dict[str, dict[str, Any]] = {
+    "tu-swin": {"strict_img_size": False},
+    "tu-vit": {"dynamic_img_size": True},
+}
+"""What timm's transformers, made for photos of one size, need to take those of any; by the start of
+their names."""
+
+# What smp and timm raise for an encoder without dilation, or with features of other strides.
+CANNOT_BE_BUILT = (AssertionError, NotImplementedError, TypeError, ValueError)
+
 
 def build_model(config: ModelConfig, classes: int, *, pretrained: bool = True) -> nn.Module:
     """A network from (N, 3, S, S) float to logits (N, classes, S, S).
 
     `pretrained=False` skips the encoder's weights: for a network that is loaded from a checkpoint.
-    Raises ConfigError for an unknown encoder, WeightsError where weights cannot be had.
+    Raises ConfigError for an unknown encoder or one that the architecture cannot work on, WeightsError
+    where weights cannot be had.
     """
     check_encoder(config.encoder)
     source = config.weights if pretrained else "none"
@@ -44,7 +58,10 @@ def build_model(config: ModelConfig, classes: int, *, pretrained: bool = True) -
         _check_hub_name(config.encoder, source)
     try:
         model = ARCHITECTURES[config.arch](
-            encoder_name=config.encoder, encoder_weights=source if hub else None, classes=classes
+            encoder_name=config.encoder,
+            encoder_weights=source if hub else None,
+            classes=classes,
+            **_encoder_options(config.encoder),
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise WeightsError(
@@ -52,11 +69,21 @@ def build_model(config: ModelConfig, classes: int, *, pretrained: bool = True) -
             f"({type(error).__name__}): go online once, or set model.weights to bundled "
             "(with timm-tf_efficientnet_lite0), to a file, or to none"
         ) from error
+    except CANNOT_BE_BUILT as error:
+        raise ConfigError(
+            f"model.arch: {config.arch} does not work on {config.encoder} "
+            f"({' '.join(str(error).split())[:150] or type(error).__name__}): choose another encoder, "
+            "for dpt a tu-vit one, for deeplabv3, deeplabv3plus and pan one that can be dilated"
+        ) from error
     if source == "bundled":
         _load_bundled(model.get_submodule("encoder"))
     elif source != "none" and not hub:
         _load_file(model.get_submodule("encoder"), Path(source))
     return model
+
+
+def _encoder_options(encoder: str) -> dict[str, Any]:
+    return next((options for start, options in ANY_SIZE.items() if encoder.startswith(start)), {})
 
 
 def check_encoder(name: str) -> None:

@@ -105,6 +105,19 @@ def test_a_condition_that_can_never_hold_is_refused(tmp_path: Path) -> None:
     assert problem(tmp_path, text) == "loss.gamma: when.loss.name can never be 'focall'"
 
 
+def test_a_key_given_twice_that_could_have_two_values_at_once_is_refused(tmp_path: Path) -> None:
+    arch = "model.arch: {choice: [fpn, unet, dpt]}\n"
+    one = "model.encoder: {choice: [resnet18], when: {model.arch: [fpn, unet]}}\n"
+    other = "model.encoder@big: {choice: [resnet101], when: {model.arch: [unet, dpt]}}"
+    said = (
+        "model.encoder@big: model.encoder may hold at the same time: give both a `when` with other "
+        "values of one key"
+    )
+    assert problem(tmp_path, arch + one + other) == said
+    always = "model.encoder: {choice: [resnet18]}\n"
+    assert problem(tmp_path, arch + always + other) == said
+
+
 # --- include -----------------------------------------------------------------------------------
 
 

@@ -19,7 +19,10 @@ from trashseg.models import ARCHITECTURES, build_model, check_encoder, read_stat
 from trashseg.train import FoldTraining
 
 LITE0 = "timm-tf_efficientnet_lite0"
+VIT = "tu-vit_tiny_patch16_224"
 LEAST_SIZE = {"pan": 128}  # its pyramid halves the sixteenth of the side three times
+ON = {"dpt": [VIT]}  # works on no other kind of encoder
+PAIRS = [(arch, encoder) for arch in ARCHITECTURES for encoder in ON.get(arch, [LITE0, "resnet18"])]
 
 
 def _model(encoder: str = LITE0, weights: str = "none", arch: str = "fpn") -> torch.nn.Module:
@@ -38,8 +41,7 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 # --- the contract ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoder", [LITE0, "resnet18"])
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("arch", "encoder"), PAIRS)
 def test_a_network_gives_a_logit_per_class_and_pixel_and_learns(arch: str, encoder: str) -> None:
     torch.manual_seed(0)
     size = LEAST_SIZE.get(arch, 64)
@@ -62,7 +64,7 @@ def test_a_network_gives_a_logit_per_class_and_pixel_and_learns(arch: str, encod
 def test_a_single_photo_can_be_predicted(arch: str) -> None:
     size = LEAST_SIZE.get(arch, 64)
     with torch.inference_mode():
-        logits = _model(arch=arch).eval()(torch.zeros(1, 3, size, size))
+        logits = _model(ON.get(arch, [LITE0])[0], arch=arch).eval()(torch.zeros(1, 3, size, size))
     assert logits.shape == (1, 3, size, size)
     assert torch.isfinite(logits).all()
 
@@ -86,6 +88,37 @@ def test_photos_too_small_for_pan_are_refused(sample: Path, tmp_path: Path) -> N
             checkpoints=tmp_path,
             resources=Resources(cpus=1, device=torch.device("cpu")),
         )
+
+
+@pytest.mark.parametrize(
+    ("arch", "encoder"),
+    [
+        ("dpt", LITE0),
+        ("dpt", "resnet18"),
+        ("fpn", VIT),
+        ("pan", "tu-swin_tiny_patch4_window7_224"),
+        ("deeplabv3plus", "tu-hrnet_w18"),
+        ("deeplabv3", "vgg16"),
+        ("linknet", "mit_b0"),
+    ],
+)
+def test_an_encoder_that_an_architecture_cannot_work_on_is_refused(arch: str, encoder: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"model.arch: {arch} does not work on {encoder} .*: choose another"
+    ):
+        _model(encoder, arch=arch)
+
+
+@pytest.mark.parametrize(
+    ("arch", "encoder"), [("dpt", VIT), ("upernet", "tu-swin_tiny_patch4_window7_224")]
+)
+@pytest.mark.parametrize("size", [64, 96, 256])
+def test_a_transformer_takes_photos_of_other_sizes_than_it_was_made_for(
+    arch: str, encoder: str, size: int
+) -> None:
+    with torch.inference_mode():
+        logits = _model(encoder, arch=arch).eval()(torch.zeros(1, 3, size, size))
+    assert logits.shape == (1, 3, size, size)
 
 
 def test_the_same_seed_builds_the_same_network() -> None:
