@@ -176,10 +176,10 @@ def retrain(
     ] = None,
     storage: Storage = Path("runs"),
 ) -> None:
-    """Train the best configurations on every fold; what exists is not trained again."""
+    """Choose the best configurations on more folds, train them on every fold; what exists is kept."""
     with user_errors():
+        from search.finals import retrain as run_retrain
         from search.report import ensemble_command
-        from search.retrain import retrain as run_retrain
         from search.run_folder import open_run_folder
 
         run = open_run_folder(name, storage)

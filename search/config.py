@@ -42,6 +42,11 @@ class SearchSettings(Section):
     """Epochs that every trial gets before ASHA may stop it."""
     reduction_factor: Annotated[float, Field(gt=1.0)] = 3.0
     """At each rung the best 1 / reduction_factor go on; the next rung is that many times later."""
+    finalists: PositiveInt = 4
+    """Finished trials that meet again, on more folds and seeds, before the best of them are trained on
+    every fold; no more than those that are asked for: they do not meet."""
+    final_rounds: PositiveInt = 5
+    """Most rounds of that, each with one more fold, or one more seed where the folds are through."""
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0.0)] = "auto"
     """GPUs of one trial; `auto`: one where there are GPUs, else none."""
     cpus_per_trial: Literal["auto"] | PositiveInt = "auto"

@@ -99,6 +99,7 @@ def run_trials(
             run, config, space, folds, uuid.uuid4().hex, resources.cpus, resources.gpu_memory
         )  # fmt: skip
         if searcher.has_work:
+            run.finals_json.unlink(missing_ok=True)  # new trials are candidates too
             fit(setting, resources, searcher, scheduler, callback, failures)
         if budget.spent:
             display.line(

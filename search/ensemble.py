@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from search.display import Display
-from search.retrain import plan_folds, train_folds
+from search.finals import choose_and_train
 from search.run_folder import RunFolder
 from search.tracking import Tracker
 from trashseg.data.coco import CocoDataset, load_coco_test
@@ -18,9 +18,8 @@ def run_ensemble(run: RunFolder, top_k: int, test: Path | None) -> dict[str, Any
     test_dataset = load_coco_test(test) if test else None
     dataset = run.dataset()
     check_test(dataset, test_dataset)
-    models = plan_folds(run, top_k)
     with run.locked():
-        train_folds(run, models)
+        models = choose_and_train(run, top_k)
         return vote_and_log(run, models, dataset, test_dataset)
 
 

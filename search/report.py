@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from search.display import number, print_scores, wide_console
-from search.results import Row
+from search.results import Row, Standing
 from search.run_folder import RunFolder
 from search.status import Status
 from search.study_results import StudyResults, VariantResult
@@ -60,7 +60,8 @@ def print_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:
     """The best rows, the counts by state, and the next command."""
     columns = [path for path in FEW_PARAMETERS if any(path in row.point for row in rows)]
     table = Table(title=f"{run.path.name}: best of {len(rows)} trials")
-    for heading in ("rank", "trial", "state", "epochs", "miou", "miou_image", *columns):
+    chosen = ["more folds"] if any(row.standing for row in rows) else []
+    for heading in ("rank", "trial", "state", "epochs", "miou", "miou_image", *chosen, *columns):
         table.add_column(heading.rpartition(".")[0] if heading.endswith(".name") else heading)
     for rank, row in enumerate(rows[:SHOWN_ROWS]):
         table.add_row(
@@ -70,6 +71,7 @@ def print_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:
             str(row.epochs),
             number(row.miou),
             number(row.miou_image),
+            *(final(row.standing) for _ in chosen),
             *(number(row.point.get(path)) for path in columns),
         )
     console = wide_console()
@@ -81,6 +83,14 @@ def print_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:
     console.print(f"leaderboard: {run.leaderboard}", soft_wrap=True)
     if counts["finished"]:
         console.print(f"next: {ensemble_command(run)}", soft_wrap=True)
+
+
+def final(standing: Standing | None) -> str:
+    """Mean +- standard error over the trainings of the final choice."""
+    if standing is None:
+        return "-"
+    error = "" if standing.standard_error is None else f" ± {standing.standard_error:.2g}"
+    return f"{standing.mean:.4g}{error} ({standing.runs})"
 
 
 def ensemble_command(run: RunFolder) -> str:

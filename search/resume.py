@@ -21,6 +21,8 @@ MAY_CHANGE = {
     "search.storage",
     "search.tracking_uri",
     "search.address",
+    "search.finalists",  # what comes after the search
+    "search.final_rounds",
     "search.gpus_per_trial",
     "search.cpus_per_trial",
     "search.max_failures",

@@ -1,4 +1,4 @@
-"""The best configurations on every fold, as Ray tasks."""
+"""Trainings of folds, as Ray tasks."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from trashseg.data.coco import load_coco
 from trashseg.data.folds import Folds
 from trashseg.device import local_resources
 from trashseg.ensemble import FoldModel
-from trashseg.errors import ConfigError, TrashSegError
+from trashseg.errors import TrashSegError
 from trashseg.member import member_scores, train_member
 
 POLL_SECONDS = 1.0
@@ -49,25 +49,8 @@ def copy_of(model: FoldModel) -> str:
     return f"folds/{model.name}"
 
 
-def retrain(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
-    """Train the `top_k` best configurations on folds 0..fold_count-1 (default: on all of the run's).
-
-    Returns where all of them lie. Raises the first error of a fold, after stopping the others.
-    """
-    models = plan_folds(run, top_k, fold_count)
-    with run.locked():
-        train_folds(run, models)
-    return models
-
-
-def plan_folds(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
-    """The folds to train, whether they exist or not."""
-    config = run.config
-    fold_count = config.data.folds if fold_count is None else fold_count
-    if not 1 <= fold_count <= config.data.folds:
-        raise ConfigError(
-            f"--folds {fold_count}: the run has {config.data.folds} folds: ask for fewer"
-        )
+def plan_folds(run: RunFolder, top_k: int, fold_count: int) -> list[FoldModel]:
+    """The folds of the `top_k` best trials, whether they are trained or not."""
     return [
         FoldModel(rank, fold, run.fold(trial, fold), best)
         for rank, (trial, best) in enumerate(best_trials(run, top_k))

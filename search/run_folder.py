@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "leaderboard.csv"
 
     @property
+    def finals_json(self) -> Path:
+        """The final choice; see search/finals.py."""
+        return self.path / "finals.json"
+
+    @property
     def dataset_json(self) -> Path:
         """Which photos and polygons the run is about: {"key": `dataset_key`}."""
         return self.path / "dataset.json"

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
 from search.ledger import Ledger
-from search.results import Row, best_trials, leaderboard, summary, to_csv, write_results
+from search.results import Row, Standing, best_trials, leaderboard, summary, to_csv, write_results
 from search.run_folder import RunFolder, new_run_folder
 from search.space import Space, load_space
 from tests.search.ledgers import open_ledger
@@ -134,6 +134,24 @@ def space(tmp_path: Path) -> Space:
         "optim.decoder_lr: {float: [1.0e-4, 0.1], log: true}\n"
     )
     return load_space(str(tmp_path / "space.yaml"))
+
+
+def test_after_the_final_choice_finalists_rank_first_in_its_order_with_mean_and_error(
+    space: Space,
+) -> None:
+    """1 leads on the search's fold, 0 over more; 2 did not meet them; 3 was stopped."""
+    trials = [trial(0, C, 9, 0.5), trial(1, C, 9, 0.6), trial(2, C, 9, 0.4), trial(3, P, 8, 0.9)]
+    standings = [Standing("trial_000", 0.45, 0.01, 5), Standing("trial_001", 0.3, None, 1)]
+    rows = leaderboard(trials, "miou", standings)
+    assert ids(rows) == [0, 1, 2, 3]
+    header, *lines = to_csv(rows, space).splitlines()
+    assert header.endswith(",optim.decoder_lr,final_mean,final_se,final_runs")
+    assert [line.split(",")[-3:] for line in lines] == [
+        ["0.450000", "0.010000", "5"],
+        ["0.300000", "", "1"],
+        ["", "", ""],
+        ["", "", ""],
+    ]
 
 
 def test_the_file_has_exactly_these_columns_and_empty_cells_for_what_is_not_there(

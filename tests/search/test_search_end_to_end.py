@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -23,8 +24,8 @@ from optuna.trial import TrialState
 from search.config import SearchConfig
 from search.driver import run_search
 from search.ensemble import run_ensemble
-from search.results import Row
-from search.retrain import retrain
+from search.finals import retrain
+from search.results import Row, read_standings
 from search.run_folder import RunFolder
 from trashseg.config_file import load_train_config
 from trashseg.errors import ConfigError
@@ -83,6 +84,7 @@ def config(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchConf
                 "grace_period": 1,
                 "reduction_factor": 2,  # rungs at epochs 1 and 2
                 "max_failures": 0,
+                "finalists": 2,
                 "seed": SEED,
                 "storage": str(folder / "runs"),
                 "tracking_uri": f"sqlite:///{folder}/mlflow.db",
@@ -275,9 +277,9 @@ def test_a_failed_trial_keeps_its_traceback(searched: Searched) -> None:
 
 @pytest.fixture(scope="module")
 def ensembled(searched: Searched) -> dict[str, Any]:
-    """First candidate on both folds; then the ensemble of two, which trains the second only."""
+    """The better of two finalists, both trained on both folds to know it; then the ensemble of them."""
     models = retrain(searched.run, top_k=1, fold_count=2)
-    best = searched.rows[0].trial_id
+    best = read_standings(searched.run)[0].trial_id
     assert [model.folder for model in models] == [
         searched.run.fold(best, 0), searched.run.fold(best, 1)
     ]  # fmt: skip
@@ -291,6 +293,23 @@ def written(folder: Path) -> tuple[int, ...]:
     return tuple(
         (folder / name).stat().st_mtime_ns for name in ("model.safetensors", "config.yaml")
     )
+
+
+def test_the_best_of_the_search_met_again_on_both_folds(
+    searched: Searched, ensembled: dict[str, Any]
+) -> None:
+    best, other = read_standings(searched.run)
+    assert {best.trial_id, other.trial_id} == {row.trial_id for row in searched.rows[:2]}
+    assert best.mean >= other.mean
+    assert (best.runs, other.runs) == (2, 2)
+    scores = ensembled["metrics"]["members"]
+    mean = fmean(scores[f"{best.trial_id}/{fold}"]["miou"] for fold in (0, 1))
+    assert best.mean == pytest.approx(mean)
+    with searched.run.leaderboard.open() as file:
+        first, second, third = list(csv.DictReader(file))[:3]
+    assert (first["trial_id"], first["final_mean"]) == (best.trial_id, f"{best.mean:.6f}")
+    assert (second["trial_id"], second["final_runs"]) == (other.trial_id, "2")
+    assert third["final_mean"] == ""
 
 
 def test_a_fold_that_exists_is_not_trained_again(ensembled: dict[str, Any]) -> None:

@@ -16,9 +16,9 @@ from search.checkpoint_store import check_unused
 from search.cluster import connect
 from search.config import SearchConfig, load_search_config
 from search.driver import run_search
+from search.finals import retrain
 from search.ledger import read_trials
 from search.results import Row
-from search.retrain import retrain
 from search.run_folder import RunFolder
 from tests.faults.observed_search import OBSERVED, observed_trial, read_epochs
 from tests.search.nodes import Nodes, can_hide_folders
@@ -141,7 +141,9 @@ def test_nodes_that_only_share_a_uri_go_on_with_each_others_trials(
     apart: Nodes, tmp_path: Path, sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"file://{tmp_path}/shared"
-    config = make_config(apart, tmp_path, sample, 4, f"search.checkpoint_uri={uri}")
+    config = make_config(
+        apart, tmp_path, sample, 4, f"search.checkpoint_uri={uri}", "search.finalists=1"
+    )
     monkeypatch.setattr(driver, "run_trial", observed_trial)
     search = Watched(config)
     check_whole(search.search(lambda: apart.kill("third"), after_epochs=4))

@@ -1,0 +1,127 @@
+"""The final choice: the best trials of a search meet again, on more folds and with more seeds.
+
+The best of many trials on one fold is partly the luckiest. So before the best `top_k` are trained on all
+folds, the `search.finalists` best finished ones are compared in rounds: each round trains all that are
+still in on one more fold, and after the folds with one more seed. Whoever is clearly worse than the
+`top_k`-th is out; it ends when `top_k` are left, or after `search.final_rounds` rounds. Those trainings
+are the ensemble's: for a trial that stays in, none is in vain.
+
+Clearly worse is what search/evidence.py calls worse. The test is made anew after each round, so in all a
+trial is put out by chance more often than the test's level says; it is then one of near equals.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import count, islice
+from statistics import fmean
+
+from search.evidence import Scores, compare, standard_error
+from search.ledger import read_trials
+from search.results import Standing, finished_trials, write_results
+from search.retrain import plan_folds, train_folds
+from search.run_folder import RunFolder
+from trashseg.config import TrainConfig
+from trashseg.ensemble import FoldModel
+from trashseg.errors import ConfigError
+from trashseg.files import write_json
+from trashseg.member import member_scores
+
+Pair = tuple[int, int]  # fold and seed
+Play = Callable[[Sequence[str], Pair], Mapping[str, float]]
+"""Trains the named trials on a pair; their scores."""
+
+
+def retrain(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
+    """`choose_and_train` while no other command changes the run."""
+    with run.locked():
+        return choose_and_train(run, top_k, fold_count)
+
+
+def choose_and_train(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
+    """Choose the `top_k` best trials, train each on folds 0..fold_count-1 (default: on all folds).
+
+    The run must be locked. Returns where all of them lie. Raises ConfigError before anything is trained,
+    and the first error of a fold, after stopping the others.
+    """
+    folds = run.config.data.folds
+    fold_count = folds if fold_count is None else fold_count
+    if not 1 <= fold_count <= folds:
+        raise ConfigError(f"--folds {fold_count}: the run has {folds} folds: ask for fewer")
+    plan_folds(run, top_k, fold_count)  # are there as many?
+    choose(run, top_k, fold_count)
+    models = plan_folds(run, top_k, fold_count)
+    train_folds(run, models)
+    return models
+
+
+def choose(run: RunFolder, top_k: int, fold_count: int) -> None:
+    """Train the finalists on folds below `fold_count` until the best `top_k` are known, rank them first
+    in the leaderboard. What exists is not trained again: after a kill the same call goes on.
+
+    The run must be locked. Does nothing where there are no more finished trials than `top_k`.
+    """
+    config = run.config
+    run.finals_json.unlink(missing_ok=True)  # the candidates are those that the search ranks first
+    finalists = dict(finished_trials(run)[: config.search.finalists])
+    if len(finalists) <= top_k:
+        return
+
+    def train(names: Sequence[str], pair: Pair) -> dict[str, float]:
+        models = {name: finalist(run, name, finalists[name], pair) for name in names}
+        train_folds(run, list(models.values()))
+        return {name: trained_score(model, config.metric) for name, model in models.items()}
+
+    pairs = islice(rounds(config.seed, fold_count), config.search.final_rounds)
+    overlap = 1 / (config.data.folds - 1)  # one fold is validated on, the others are trained on
+    standings = meet(list(finalists), pairs, top_k, overlap, train)
+    write_json(run.finals_json, [asdict(standing) for standing in standings])
+    write_results(run, read_trials(run.study_db, config.search.name), config, run.space)
+
+
+def finalist(run: RunFolder, trial: str, config: TrainConfig, pair: Pair) -> FoldModel:
+    """The training of `trial` on a pair; with the configuration's own seed it is the ensemble's."""
+    fold, seed = pair
+    own = seed == config.seed
+    folder = run.fold(trial if own else f"{trial}_seed_{seed}", fold)
+    return FoldModel(0, fold, folder, config.model_copy(update={"seed": seed}))
+
+
+def trained_score(model: FoldModel, metric: str) -> float:
+    scores = member_scores(model.folder, model.config)
+    assert scores is not None, "train_folds returns when all are trained"
+    return float(scores[metric])
+
+
+def rounds(seed: int, folds: int) -> Iterator[Pair]:
+    """All folds with `seed`, then all with the next one, and so on."""
+    return ((fold, seed + more) for more in count() for fold in range(folds))
+
+
+def meet(
+    names: Sequence[str], pairs: Iterable[Pair], top_k: int, overlap: float, play: Play
+) -> list[Standing]:
+    """Play the pairs until `top_k` are left; best first, then who was put out, the last one first."""
+    scores: dict[str, dict[Pair, float]] = {name: {} for name in names}
+    left, out = list(names), list[str]()
+    for pair in pairs:
+        for name, score in play(left, pair).items():
+            scores[name][pair] = score
+        left.sort(key=lambda name: -fmean(scores[name].values()))
+        worse = clearly_worse({name: scores[name] for name in left}, top_k, overlap)
+        out = [name for name in left if name in worse] + out
+        left = [name for name in left if name not in worse]
+        if len(left) == top_k:
+            break
+    return [standing(name, scores[name], overlap) for name in [*left, *out]]
+
+
+def clearly_worse(ranked: Mapping[str, Scores], top_k: int, overlap: float) -> set[str]:
+    """Who of `ranked`, best first, is worse than the `top_k`-th by more than chance."""
+    last_in, *behind = list(ranked)[top_k - 1 :]
+    compared = compare({name: ranked[name] for name in (last_in, *behind)}, last_in, overlap)
+    return {name for name, comparison in compared.items() if comparison.verdict == "worse"}
+
+
+def standing(name: str, scores: Scores, overlap: float) -> Standing:
+    values = list(scores.values())
+    return Standing(name, fmean(values), standard_error(values, overlap), len(values))
