@@ -70,7 +70,7 @@ def test_as_many_as_are_asked_for_stay_however_far_they_are_behind() -> None:
 
 
 def test_those_who_were_put_out_rank_by_how_long_they_stayed() -> None:
-    """b is out after two rounds; c, thanks to a good second one, only later, with a lower mean than b."""
+    """b is out after two rounds; c, thanks to a good second one, later, with a lower mean than b."""
     table = Table(a=[0.9] * 5, b=[0.5] * 5, c=[0.1, 0.95, 0.1, 0.1, 0.1])
     standings = meet(["a", "b", "c"], FOLDS, top_k=1, overlap=OVERLAP, play=table.play)
     assert names_of(standings) == ["a", "c", "b"]
