@@ -25,7 +25,7 @@ STUDY = """
 baseline: cross_entropy
 variants:
   cross_entropy: {loss.name: cross_entropy}
-  dice: {loss.name: dice}
+  focal: {loss.name: focal}
 """
 
 
@@ -155,8 +155,14 @@ def test_a_study_trains_compares_and_goes_on_with_what_is_missing(
     config = load_search_config(
         None,
         [
-            *("epochs=1", "batch_size=5", "data.image_size=32", "data.folds=2"),
-            *("model.weights=none", "optim.decoder_lr=0.01", "search.name=mine"),
+            *("epochs=1", "batch_size=5", "data.image_size=64", "data.folds=2"),
+            "loss.class_weights=inverse",  # else an epoch finds the background alone
+            *(
+                "search.grace_period=1",
+                "model.weights=none",
+                "optim.decoder_lr=0.01",
+                "search.name=mine",
+            ),
             *(f"search.data_dir={sample}", f"search.storage={tmp_path / 'runs'}"),
             f"search.tracking_uri=sqlite:///{tmp_path / 'mlflow.db'}",
         ],
@@ -180,7 +186,7 @@ def test_a_study_trains_compares_and_goes_on_with_what_is_missing(
         check_results(run.path, results.variants)
         check_mlflow(config, run)
         with pytest.raises(
-            ConfigError, match="mine: holds a study in which cross_entropy, dice had other"
+            ConfigError, match="mine: holds a study in which cross_entropy, focal had other"
         ):
             run_study(study, longer(config), fold_count=1, seeds=1)
     finally:
@@ -202,8 +208,8 @@ def check_results(folder: Path, variants: Any) -> None:
         assert float(row["miou"]) == pytest.approx(metrics["miou"], abs=1e-6)
         by_pair.setdefault((row["fold"], row["seed"]), {})[row["variant"]] = metrics["miou"]
     assert len({row["miou"] for row in rows}) > 4, "folds and seeds differ"
-    differences = [pair["dice"] - pair["cross_entropy"] for pair in by_pair.values()]
-    compared = next(variant.compared for variant in variants if variant.name == "dice")
+    differences = [pair["focal"] - pair["cross_entropy"] for pair in by_pair.values()]
+    compared = next(variant.compared for variant in variants if variant.name == "focal")
     assert compared.pairs == 4
     assert compared.difference == pytest.approx(sum(differences) / 4)
     kept = json.loads((folder / "study.json").read_text())
@@ -216,10 +222,10 @@ def check_mlflow(config: SearchConfig, run: RunFolder) -> None:
     parent = client.get_run(ids["parent"])
     assert parent.info.status == "FINISHED"
     assert {"study.csv", "study.json"} <= {f.path for f in client.list_artifacts(ids["parent"])}
-    one = client.get_run(ids["fold/dice_seed_1/1"])
+    one = client.get_run(ids["fold/focal_seed_1/1"])
     assert one.data.tags["mlflow.parentRunId"] == ids["parent"]
     assert one.data.params["seed"] == "1"
-    assert one.data.params["loss.name"] == "dice"
+    assert one.data.params["loss.name"] == "focal"
 
 
 def test_a_study_of_a_folder_that_is_none_is_refused(sample: Path, tmp_path: Path) -> None:
