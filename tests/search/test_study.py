@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 import launch
 from search.config import SearchConfig, load_search_config
+from search.evidence import Comparison, Verdict
+from search.report import print_study
 from search.run_folder import RunFolder
 from search.study import STUDIES, StudyFile, folds_of, load_study, plan, run_study
-from search.study_results import Training, summarise
+from search.study_results import StudyResults, Training, VariantResult, summarise
 from trashseg.config import TrainConfig
 from trashseg.ensemble import FoldModel
 from trashseg.errors import ConfigError
@@ -67,7 +69,11 @@ def test_the_augmentations_are_the_teams_ten_each_alone() -> None:
     }
     assert used.pop("none") == []
     assert used == {name: [name] for name in used}
-    assert set(used) == set(TrainConfig().augment.model_dump())
+    assert set(used) == {
+        *("horizontal_flip", "channel_shuffle", "clahe", "vertical_flip", "brightness_contrast"),
+        *("cutout", "elastic_transform", "grid_distortion", "shift_scale_rotate"),
+        "random_resized_crop",
+    }
 
 
 @pytest.mark.parametrize(
@@ -141,6 +147,31 @@ def test_the_summary_is_of_the_configurations_metric_and_corrected_for_its_folds
     # differences 0.01, 0.02, 0.03: s = 0.01; folds share: sqrt(1/3 + 1/4)
     assert b.compared.difference == pytest.approx(0.02)
     assert b.compared.standard_error == pytest.approx(0.01 * (7 / 12) ** 0.5)
+
+
+def test_the_table_shows_the_best_first_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    def comparison(verdict: Verdict) -> Comparison:
+        return Comparison(4, 0.0123, 0.002, (0.005, 0.0196), 0.001, 0.002, verdict)
+
+    results = StudyResults(
+        *("miou", "plain", "a stated test", (0, 1), (0, 1)),
+        (
+            VariantResult("plain", 4, 0.3, 0.01, None),
+            VariantResult("flipped", 4, 0.3123, 0.02, comparison("better")),
+            VariantResult("single", 1, 0.2, None, Comparison(1, -0.1, *[None] * 4, "undecided")),
+        ),
+    )
+    print_study(Path("runs/mine"), results)
+    text = capsys.readouterr().out
+    cells = [[c.strip() for c in line.split("│")] for line in text.splitlines() if "│" in line]
+    assert [row[1] for row in cells] == ["flipped", "plain", "single"]
+    assert cells[0][2:-1] == [
+        *("4", "0.3123", "0.02", "+0.0123", "0.002", "+0.0050 to +0.0196", "0.002", "better"),
+    ]
+    assert cells[1][2:-1] == ["4", "0.3", "0.01", "baseline", "-", "-", "-", "-"]
+    assert cells[2][2:-1] == ["1", "0.2", "-", "-0.1000", "-", "-", "-", "undecided"]
+    assert "mine: miou on 2 folds with 2 seeds" in text
+    assert "a stated test" in text
 
 
 # --- a real one --------------------------------------------------------------------------------
