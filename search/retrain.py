@@ -69,10 +69,18 @@ def plan_folds(run: RunFolder, top_k: int, fold_count: int | None = None) -> lis
 
 
 def train_folds(
-    run: RunFolder, models: list[FoldModel], within: Callable[[Tracker], Frame] = nullcontext
+    run: RunFolder,
+    models: list[FoldModel],
+    *,
+    within: Callable[[Tracker], Frame] = nullcontext,
+    survived: tuple[type[TrashSegError], ...] = (),
 ) -> None:
     """What exists is kept as it is, what was begun goes on from its last epoch. All of it happens
-    `within` a frame, which can say more to MLflow before and after."""
+    `within` a frame, which can say more to MLflow before and after.
+
+    Raises the first error of a fold, after stopping the others, unless it is one that is `survived`:
+    that fold then is missing in the end.
+    """
     config = run.config
     missing = [model for model in models if member_scores(model.folder, model.config) is None]
     resources = _find_room(config, len(missing)) if missing else None
@@ -85,7 +93,7 @@ def train_folds(
             if model not in missing:
                 _catch_up(Job(model), tracker, display)
         if resources:
-            _train_missing(run, missing, len(models), resources, tracker, display)
+            _train_missing(run, missing, len(models), resources, tracker, display, survived)
 
 
 def _find_room(config: SearchConfig, jobs: int) -> TrialResources:
@@ -108,6 +116,7 @@ def _train_missing(
     resources: TrialResources,
     tracker: Tracker,
     display: Display,
+    survived: tuple[type[TrashSegError], ...],
 ) -> None:
     display.line(f"{of - len(missing)} of {of} folds exist, training the rest")
     task = _train_fold.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
@@ -115,17 +124,29 @@ def _train_missing(
     jobs = {
         task.remote(model, data_dir, folds_json, resources.cpus): Job(model) for model in missing
     }
-    _follow(jobs, tracker, display)
+    _follow(jobs, tracker, display, survived)
 
 
-def _follow(jobs: dict[Any, Job], tracker: Tracker, display: Display) -> None:
+def _follow(
+    jobs: dict[Any, Job],
+    tracker: Tracker,
+    display: Display,
+    survived: tuple[type[TrashSegError], ...],
+) -> None:
     """Log and show the jobs until all have ended; takes out of `jobs` those that have."""
     while jobs:
         done, _ = ray.wait(list(jobs), timeout=POLL_SECONDS)
         for job in jobs.values():
             _log_new_epochs(job, tracker, display)
         for reference in done:
-            _finish(reference, jobs.pop(reference), list(jobs), tracker, display)
+            try:
+                _finish(reference, jobs.pop(reference), tracker, display)
+            except survived as error:
+                display.line(f"a training failed and is left out: {error}")
+            except TrashSegError:
+                for other in jobs:
+                    ray.cancel(other)
+                raise
 
 
 @ray.remote(max_retries=2)
@@ -163,15 +184,11 @@ def _start(job: Job, tracker: Tracker) -> None:
     tracker.start(job.what, name, model.config, tags)
 
 
-def _finish(
-    reference: Any, job: Job, others: list[Any], tracker: Tracker, display: Display
-) -> None:
+def _finish(reference: Any, job: Job, tracker: Tracker, display: Display) -> None:
     _start(job, tracker)
     try:
         scores = ray.get(reference)
     except RayError as error:
-        for other in others:
-            ray.cancel(other)
         cause = error.cause if isinstance(error, RayTaskError) else error
         tracker.log_text(job.what, str(error), "traceback.txt")
         tracker.end(job.what, "failed", str(cause)[:300])
