@@ -223,6 +223,7 @@ def study(
     given = {
         "search.data_dir": data.resolve(),
         "search.name": name or Path(which).stem,
+        "search.grace_period": 1,  # a search's; a study stops nothing early
         "search.address": address,
         "search.tracking_uri": tracking_uri,
         "search.storage": storage,

@@ -22,13 +22,13 @@ from search.retrain import plan_folds, train_folds
 from search.run_folder import RunFolder
 from trashseg.config import TrainConfig
 from trashseg.ensemble import FoldModel
-from trashseg.errors import ConfigError
+from trashseg.errors import ConfigError, NonFiniteError
 from trashseg.files import write_json
 from trashseg.member import member_scores
 
 Pair = tuple[int, int]  # fold and seed
 Play = Callable[[Sequence[str], Pair], Mapping[str, float]]
-"""Trains the named trials on a pair; their scores."""
+"""Trains the named trials on a pair; the scores of those whose training did not diverge."""
 
 
 def retrain(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
@@ -68,8 +68,9 @@ def choose(run: RunFolder, top_k: int, fold_count: int) -> None:
 
     def train(names: Sequence[str], pair: Pair) -> dict[str, float]:
         models = {name: finalist(run, name, finalists[name], pair) for name in names}
-        train_folds(run, list(models.values()))
-        return {name: trained_score(model, config.metric) for name, model in models.items()}
+        train_folds(run, list(models.values()), survived=(NonFiniteError,))
+        scores = {name: member_scores(m.folder, m.config) for name, m in models.items()}
+        return {name: float(of[config.metric]) for name, of in scores.items() if of is not None}
 
     pairs = islice(rounds(config.seed, fold_count), config.search.final_rounds)
     overlap = 1 / (config.data.folds - 1)  # one fold is validated on, the others are trained on
@@ -86,12 +87,6 @@ def finalist(run: RunFolder, trial: str, config: TrainConfig, pair: Pair) -> Fol
     return FoldModel(0, fold, folder, config.model_copy(update={"seed": seed}))
 
 
-def trained_score(model: FoldModel, metric: str) -> float:
-    scores = member_scores(model.folder, model.config)
-    assert scores is not None, "train_folds returns when all are trained"
-    return float(scores[metric])
-
-
 def rounds(seed: int, folds: int) -> Iterator[Pair]:
     """All folds with `seed`, then all with the next one, and so on."""
     return ((fold, seed + more) for more in count() for fold in range(folds))
@@ -100,23 +95,28 @@ def rounds(seed: int, folds: int) -> Iterator[Pair]:
 def meet(
     names: Sequence[str], pairs: Iterable[Pair], top_k: int, overlap: float, play: Play
 ) -> list[Standing]:
-    """Play the pairs until `top_k` are left; best first, then who was put out, the last one first."""
+    """Play the pairs until `top_k` are left; best first, then who was put out, the last one first. Whose
+    training diverges is not among them."""
     scores: dict[str, dict[Pair, float]] = {name: {} for name in names}
     left, out = list(names), list[str]()
     for pair in pairs:
-        for name, score in play(left, pair).items():
-            scores[name][pair] = score
+        played = play(left, pair)
+        left = [name for name in left if name in played]
+        for name in left:
+            scores[name][pair] = played[name]
         left.sort(key=lambda name: -fmean(scores[name].values()))
         worse = clearly_worse({name: scores[name] for name in left}, top_k, overlap)
         out = [name for name in left if name in worse] + out
         left = [name for name in left if name not in worse]
-        if len(left) == top_k:
+        if len(left) <= top_k:
             break
     return [standing(name, scores[name], overlap) for name in [*left, *out]]
 
 
 def clearly_worse(ranked: Mapping[str, Scores], top_k: int, overlap: float) -> set[str]:
     """Who of `ranked`, best first, is worse than the `top_k`-th by more than chance."""
+    if len(ranked) <= top_k:
+        return set()
     last_in, *behind = list(ranked)[top_k - 1 :]
     compared = compare({name: ranked[name] for name in (last_in, *behind)}, last_in, overlap)
     return {name for name, comparison in compared.items() if comparison.verdict == "worse"}

@@ -124,20 +124,22 @@ def print_study(folder: Path, results: StudyResults) -> None:
         table.add_column(heading)
     for heading in ("standard error", "95 % interval", "p (Holm)", "verdict"):
         table.add_column(heading)
-    for variant in sorted(results.variants, key=lambda variant: -variant.mean):
-        spread = number(variant.spread)
-        row = (variant.name, str(variant.trainings), number(variant.mean), spread)
-        table.add_row(*row, *_comparison(variant))
+    for variant in sorted(results.variants, key=lambda variant: -(variant.mean or 0.0)):
+        failed = f" ({variant.failed} failed)" if variant.failed else ""
+        scores = (number(variant.mean), number(variant.spread))
+        table.add_row(
+            variant.name, f"{variant.trainings}{failed}", *scores, *_comparison(variant, results)
+        )
     console = wide_console()
     console.print(table)
     console.print(f"spread: standard deviation of single trainings; {results.test}")
     console.print(f"study.csv and study.json: {folder}", soft_wrap=True)
 
 
-def _comparison(variant: VariantResult) -> tuple[str, ...]:
+def _comparison(variant: VariantResult, results: StudyResults) -> tuple[str, ...]:
     compared = variant.compared
-    if compared is None:
-        return "baseline", "-", "-", "-", "-"
+    if compared is None:  # the baseline, or nothing to compare
+        return "baseline" if variant.name == results.baseline else "-", "-", "-", "-", "-"
     ends = compared.interval
     return (
         f"{compared.difference:+.4f}",

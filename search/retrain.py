@@ -59,10 +59,18 @@ def plan_folds(run: RunFolder, top_k: int, fold_count: int) -> list[FoldModel]:
 
 
 def train_folds(
-    run: RunFolder, models: list[FoldModel], within: Callable[[Tracker], Frame] = nullcontext
+    run: RunFolder,
+    models: list[FoldModel],
+    *,
+    within: Callable[[Tracker], Frame] = nullcontext,
+    survived: tuple[type[TrashSegError], ...] = (),
 ) -> None:
     """What exists is kept as it is, what was begun goes on from its last epoch. All of it happens
-    `within` a frame, which can say more to MLflow before and after."""
+    `within` a frame, which can say more to MLflow before and after.
+
+    Raises the first error of a fold, after stopping the others, unless it is one that is `survived`:
+    that fold then is missing in the end.
+    """
     config = run.config
     missing = [model for model in models if member_scores(model.folder, model.config) is None]
     resources = _find_room(config, len(missing)) if missing else None
@@ -80,7 +88,7 @@ def train_folds(
                 f"{len(models) - len(missing)} of {len(models)} folds exist, training the rest"
             )
             jobs = [Job(model, store) for model in missing]
-            _follow(_send(run, jobs, resources), tracker, display)
+            _follow(_send(run, jobs, resources), tracker, display, survived)
 
 
 def _find_room(config: SearchConfig, jobs: int) -> TrialResources:
@@ -103,14 +111,26 @@ def _send(run: RunFolder, jobs: list[Job], resources: TrialResources) -> dict[An
     return {task.remote(run, config, job.model, folds, resources.cpus): job for job in jobs}
 
 
-def _follow(jobs: dict[Any, Job], tracker: Tracker, display: Display) -> None:
+def _follow(
+    jobs: dict[Any, Job],
+    tracker: Tracker,
+    display: Display,
+    survived: tuple[type[TrashSegError], ...],
+) -> None:
     """Log and show the jobs until all have ended; takes out of `jobs` those that have."""
     while jobs:
         done, _ = ray.wait(list(jobs), timeout=POLL_SECONDS)
         for job in jobs.values():
             _log_new_epochs(job, tracker, display)
         for reference in done:
-            _finish(reference, jobs.pop(reference), list(jobs), tracker, display)
+            try:
+                _finish(reference, jobs.pop(reference), tracker, display)
+            except survived as error:
+                display.line(f"a training failed and is left out: {error}")
+            except TrashSegError:
+                for other in jobs:
+                    ray.cancel(other)
+                raise
 
 
 @ray.remote(max_retries=2)
@@ -163,15 +183,11 @@ def _start(job: Job, tracker: Tracker) -> None:
     tracker.start(job.what, name, model.config, tags)
 
 
-def _finish(
-    reference: Any, job: Job, others: list[Any], tracker: Tracker, display: Display
-) -> None:
+def _finish(reference: Any, job: Job, tracker: Tracker, display: Display) -> None:
     _start(job, tracker)
     try:
         scores = ray.get(reference)
     except RayError as error:
-        for other in others:
-            ray.cancel(other)
         cause = error.cause if isinstance(error, RayTaskError) else error
         tracker.log_text(job.what, str(error), "traceback.txt")
         tracker.end(job.what, "failed", str(cause)[:300])

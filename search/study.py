@@ -38,7 +38,7 @@ from trashseg.data.cache import dataset_key
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import make_folds, write_folds
 from trashseg.ensemble import FoldModel
-from trashseg.errors import ConfigError
+from trashseg.errors import ConfigError, NonFiniteError
 from trashseg.files import new_folder, write_json
 from trashseg.sections import Section
 
@@ -127,9 +127,9 @@ def run_study(
     """Train what is missing of all variants on folds 0..fold_count-1 (default: all) with `seeds` seeds
     from the configuration's on; returns the folder and what came out.
 
-    The same call goes on after a kill, and one with more folds or seeds adds to what is there. Raises
-    ConfigError before anything is written, and the first error of a training, after stopping the
-    others.
+    The same call goes on after a kill, and one with more folds or seeds adds to what is there. A
+    training whose loss becomes NaN is counted as failed. Raises ConfigError before anything is written,
+    and any other error of a training, after stopping the others.
     """
     run = StudyFolder(Path(config.search.storage) / config.search.name)
     variants = study.configs(config.train, where=f"study {config.search.name}")
@@ -137,8 +137,12 @@ def run_study(
     check_store(config.search.tracking_uri)
     with run.locked():
         prepare(run, study, config, variants)
-        finish = partial(parent_run, run=run, study=study, trainings=trainings)
-        train_folds(run, [training.model for training in trainings], within=finish)
+        train_folds(
+            run,
+            [training.model for training in trainings],
+            within=partial(parent_run, run=run, study=study, trainings=trainings),
+            survived=(NonFiniteError,),
+        )
     return run, read_results(run.study_json)
 
 
@@ -226,5 +230,6 @@ def parent_run(
     results = write_results(run.study_csv, run.study_json, study.baseline, trainings, config)
     tracker.log_file("parent", run.study_csv)
     tracker.log_file("parent", run.study_json)
-    tracker.log_scores("parent", {v.name: {"mean": v.mean} for v in results.variants})
+    means = {variant.name: variant.mean for variant in results.variants}
+    tracker.log_scores("parent", {name: {"mean": mean} for name, mean in means.items()})
     tracker.end("parent", "finished")

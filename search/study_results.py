@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ class Training:
         return self.model.fold, self.seed
 
 
+Ended = tuple[Training, dict[str, Any] | None]
+"""A training and its scores, None if it failed."""
+
+
 @dataclass(frozen=True)
 class VariantResult:
     """A variant over its trainings: `mean` score and the `spread` (standard deviation) of single ones,
@@ -38,7 +43,9 @@ class VariantResult:
 
     name: str
     trainings: int
-    mean: float
+    failed: int
+    """Trainings whose loss became NaN or infinite; they are in no other number."""
+    mean: float | None
     spread: float | None
     compared: Comparison | None
 
@@ -64,10 +71,11 @@ def write_results(
     trainings: Sequence[Training],
     config: TrainConfig,
 ) -> StudyResults:
-    """study.csv and study.json of trainings that have all ended; returns what study.json holds."""
-    done = [(training, _scores(training)) for training in trainings]
-    write_text(csv_path, to_csv(done))
-    results = summarise(done, baseline, config)
+    """study.csv and study.json of trainings that have all ended; returns what study.json holds. One
+    without scores has failed."""
+    ended = [(training, member_scores(*_place(training))) for training in trainings]
+    write_text(csv_path, to_csv(ended))
+    results = summarise(ended, baseline, config)
     write_json(json_path, asdict(results))
     return results
 
@@ -76,26 +84,29 @@ def read_results(path: Path) -> StudyResults:
     return TypeAdapter(StudyResults).validate_json(path.read_text())
 
 
-def summarise(
-    done: Sequence[tuple[Training, dict[str, Any]]], baseline: str, config: TrainConfig
-) -> StudyResults:
+def summarise(ended: Sequence[Ended], baseline: str, config: TrainConfig) -> StudyResults:
     scores: dict[str, dict[tuple[int, int], float]] = {}
-    for training, of_training in done:
-        scores.setdefault(training.variant, {})[training.pair] = of_training[config.metric]
+    failed: Counter[str] = Counter()
+    for training, of_training in ended:
+        of_variant = scores.setdefault(training.variant, {})
+        if of_training is None:
+            failed[training.variant] += 1
+        else:
+            of_variant[training.pair] = of_training[config.metric]
     # of K folds one is validated on, K - 1 are trained on
     compared = compare(scores, baseline, overlap=1 / (config.data.folds - 1))
-    pairs = sorted({training.pair for training, _ in done})
     return StudyResults(
         metric=config.metric,
         baseline=baseline,
         test=TEST,
-        folds=tuple(sorted({fold for fold, _ in pairs})),
-        seeds=tuple(sorted({seed for _, seed in pairs})),
+        folds=tuple(sorted({training.model.fold for training, _ in ended})),
+        seeds=tuple(sorted({training.seed for training, _ in ended})),
         variants=tuple(
             VariantResult(
                 name,
                 len(values),
-                fmean(values.values()),
+                failed[name],
+                fmean(values.values()) if values else None,
                 spread(list(values.values())),
                 compared.get(name),
             )
@@ -104,19 +115,18 @@ def summarise(
     )
 
 
-def to_csv(done: Sequence[tuple[Training, dict[str, Any]]]) -> str:
-    """variant, seed, fold, best_epoch, miou, miou_image."""
+def to_csv(ended: Sequence[Ended]) -> str:
+    """variant, seed, fold, best_epoch, miou, miou_image; the last three empty where it failed."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["variant", "seed", "fold", "best_epoch", "miou", "miou_image"])
-    for training, scores in done:
-        numbers = [f"{scores[key]:.6f}" for key in ("miou", "miou_image")]
-        fold = training.model.fold
-        writer.writerow([training.variant, training.seed, fold, scores["best_epoch"], *numbers])
+    for training, scores in ended:
+        cells: list[Any] = ["", "", ""]
+        if scores is not None:
+            cells = [scores["best_epoch"], f"{scores['miou']:.6f}", f"{scores['miou_image']:.6f}"]
+        writer.writerow([training.variant, training.seed, training.model.fold, *cells])
     return table.getvalue()
 
 
-def _scores(training: Training) -> dict[str, Any]:
-    scores = member_scores(training.model.folder, training.model.config)
-    assert scores is not None, "train_folds returns when all folds are trained"
-    return scores
+def _place(training: Training) -> tuple[Path, TrainConfig]:
+    return training.model.folder, training.model.config

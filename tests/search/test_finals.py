@@ -9,6 +9,7 @@ from search.evidence import standard_error
 from search.finals import Pair, clearly_worse, meet, rounds
 from search.results import Standing
 
+DIVERGED = -1.0
 OVERLAP = 0.25  # five folds: one to validate on, four to train on
 FOLDS = [(fold, 0) for fold in range(5)]
 
@@ -22,7 +23,8 @@ class Table:
 
     def play(self, names: Sequence[str], pair: Pair) -> Mapping[str, float]:
         self.played.append((pair, sorted(names)))
-        return {name: self.scores[name][pair[0]] for name in names}
+        scores = {name: self.scores[name][pair[0]] for name in names}
+        return {name: score for name, score in scores.items() if score != DIVERGED}
 
 
 def names_of(standings: Sequence[Standing]) -> list[str]:
@@ -67,6 +69,20 @@ def test_as_many_as_are_asked_for_stay_however_far_they_are_behind() -> None:
     standings = meet(["a", "b", "c"], FOLDS, top_k=2, overlap=OVERLAP, play=table.play)
     assert len(table.played) == 2
     assert names_of(standings) == ["a", "b", "c"]
+
+
+def test_a_training_that_diverges_puts_its_trial_out_without_a_standing() -> None:
+    """c diverges on the second fold; a and b are too close to be told apart."""
+    table = Table(a=[0.5] * 5, b=[0.55, 0.44, 0.55, 0.44, 0.55], c=[0.9, DIVERGED])
+    standings = meet(["a", "b", "c"], FOLDS, top_k=1, overlap=OVERLAP, play=table.play)
+    assert [names for _, names in table.played] == [["a", "b", "c"]] * 2 + [["a", "b"]] * 3
+    assert names_of(standings) == ["b", "a"]
+
+
+def test_it_ends_where_only_those_are_left_who_do_not_diverge() -> None:
+    table = Table(a=[0.5] * 5, b=[DIVERGED] * 5, c=[DIVERGED] * 5)
+    assert names_of(meet(["a", "b", "c"], FOLDS, 2, OVERLAP, table.play)) == ["a"]
+    assert len(table.played) == 1
 
 
 def test_those_who_were_put_out_rank_by_how_long_they_stayed() -> None:

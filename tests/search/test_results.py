@@ -165,6 +165,26 @@ def test_the_file_has_exactly_these_columns_and_empty_cells_for_what_is_not_ther
     )
 
 
+def test_a_key_that_the_space_gives_twice_is_one_column(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "model.arch: {choice: [unet, dpt]}\n"
+        "model.encoder: {choice: [resnet18], when: {model.arch: [unet]}}\n"
+        "model.encoder@vit: {choice: [tu-vit_tiny_patch16_224], when: {model.arch: [dpt]}}\n"
+    )
+    space = load_space(str(tmp_path / "space.yaml"))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial({"model.arch": "dpt", "model.encoder@vit": "tu-vit_tiny_patch16_224"})
+    asked = study.ask()
+    space.sample(asked)
+    asked.set_user_attr("trial_id", "trial_000")
+    study.tell(asked, 0.5)
+    rows = leaderboard(study.trials, "miou")
+    assert rows[0].point == {"model.arch": "dpt", "model.encoder": "tu-vit_tiny_patch16_224"}
+    header, line, _ = to_csv(rows, space).split("\n")
+    assert header.endswith("miou_image,model.arch,model.encoder")
+    assert line.endswith(",dpt,tu-vit_tiny_patch16_224")
+
+
 def test_without_trials_the_file_is_its_header(space: Space) -> None:
     assert to_csv([], space).count("\n") == 1
 

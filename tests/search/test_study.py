@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 import launch
 from search.config import SearchConfig, load_search_config
+from search.evidence import Comparison, Verdict
+from search.report import print_study
 from search.run_folder import RunFolder
 from search.study import STUDIES, StudyFile, folds_of, load_study, plan, run_study
-from search.study_results import Training, summarise
+from search.study_results import StudyResults, Training, VariantResult, summarise, to_csv
 from trashseg.config import TrainConfig
 from trashseg.ensemble import FoldModel
 from trashseg.errors import ConfigError
@@ -25,7 +27,8 @@ STUDY = """
 baseline: cross_entropy
 variants:
   cross_entropy: {loss.name: cross_entropy}
-  dice: {loss.name: dice}
+  focal: {loss.name: focal}
+  absurd: {optim.decoder_lr: 1.0e+30}
 """
 
 
@@ -67,7 +70,11 @@ def test_the_augmentations_are_the_teams_ten_each_alone() -> None:
     }
     assert used.pop("none") == []
     assert used == {name: [name] for name in used}
-    assert set(used) == set(TrainConfig().augment.model_dump())
+    assert set(used) == {
+        *("horizontal_flip", "channel_shuffle", "clahe", "vertical_flip", "brightness_contrast"),
+        *("cutout", "elastic_transform", "grid_distortion", "shift_scale_rotate"),
+        "random_resized_crop",
+    }
 
 
 @pytest.mark.parametrize(
@@ -143,6 +150,65 @@ def test_the_summary_is_of_the_configurations_metric_and_corrected_for_its_folds
     assert b.compared.standard_error == pytest.approx(0.01 * (7 / 12) ** 0.5)
 
 
+def test_the_table_shows_the_best_first_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    def comparison(verdict: Verdict) -> Comparison:
+        return Comparison(4, 0.0123, 0.002, (0.005, 0.0196), 0.001, 0.002, verdict)
+
+    results = StudyResults(
+        *("miou", "plain", "a stated test", (0, 1), (0, 1)),
+        (
+            VariantResult("plain", 4, 0, 0.3, 0.01, None),
+            VariantResult("flipped", 4, 2, 0.3123, 0.02, comparison("better")),
+            VariantResult("single", 1, 0, 0.2, None, Comparison(1, -0.1, *[None] * 4, "undecided")),
+            VariantResult("diverged", 0, 4, None, None, None),
+        ),
+    )
+    print_study(Path("runs/mine"), results)
+    text = capsys.readouterr().out
+    cells = [[c.strip() for c in line.split("│")] for line in text.splitlines() if "│" in line]
+    assert [row[1] for row in cells] == ["flipped", "plain", "single", "diverged"]
+    assert cells[0][2:-1] == [
+        *(
+            "4 (2 failed)",
+            "0.3123",
+            "0.02",
+            "+0.0123",
+            "0.002",
+            "+0.0050 to +0.0196",
+            "0.002",
+            "better",
+        ),
+    ]
+    assert cells[1][2:-1] == ["4", "0.3", "0.01", "baseline", "-", "-", "-", "-"]
+    assert cells[2][2:-1] == ["1", "0.2", "-", "-0.1000", "-", "-", "-", "undecided"]
+    assert cells[3][2:-1] == ["0 (4 failed)", *"-------"]
+    assert "mine: miou on 2 folds with 2 seeds" in text
+    assert "a stated test" in text
+
+
+def test_a_training_that_failed_is_counted_and_its_pair_left_out() -> None:
+    def training(variant: str, fold: int, miou: float | None) -> Any:
+        model = FoldModel(0, fold, Path(variant) / str(fold), TrainConfig())
+        scores = None if miou is None else {"miou": miou, "miou_image": miou, "best_epoch": 7}
+        return Training(variant, 3, model), scores
+
+    ended = [training("a", fold, 0.1) for fold in (0, 1, 2)]
+    ended += [training("b", 0, 0.2), training("b", 1, None), training("b", 2, 0.4)]
+    ended += [training("c", fold, None) for fold in (0, 1, 2)]
+    a, b, c = summarise(ended, "a", TrainConfig()).variants
+    assert (a.trainings, a.failed) == (3, 0)
+    assert (b.trainings, b.failed, b.mean) == (2, 1, pytest.approx(0.3))
+    assert b.compared is not None
+    # differences 0.1 and 0.3 of the folds that both have
+    assert (b.compared.pairs, b.compared.difference) == (2, pytest.approx(0.2))
+    assert (c.trainings, c.failed, c.mean, c.spread, c.compared) == (0, 3, None, None, None)
+    assert to_csv(ended).splitlines()[3:6] == [
+        "a,3,2,7,0.100000,0.100000",
+        "b,3,0,7,0.200000,0.200000",
+        "b,3,1,,,",
+    ]
+
+
 # --- a real one --------------------------------------------------------------------------------
 
 
@@ -150,13 +216,20 @@ def test_the_summary_is_of_the_configurations_metric_and_corrected_for_its_folds
 def test_a_study_trains_compares_and_goes_on_with_what_is_missing(
     sample: Path, tmp_path: Path
 ) -> None:
-    """Two losses, first on one fold with one seed, then on two folds with two seeds."""
+    """Two losses and a rate that breaks every training, first on one fold with one seed, then on two
+    folds with two seeds."""
     study = written(tmp_path, STUDY)
     config = load_search_config(
         None,
         [
-            *("epochs=1", "batch_size=5", "data.image_size=32", "data.folds=2"),
-            *("model.weights=none", "optim.decoder_lr=0.01", "search.name=mine"),
+            *("epochs=1", "batch_size=5", "data.image_size=64", "data.folds=2"),
+            "loss.class_weights=inverse",  # else an epoch finds the background alone
+            *(
+                "search.grace_period=1",
+                "model.weights=none",
+                "optim.decoder_lr=0.01",
+                "search.name=mine",
+            ),
             *(f"search.data_dir={sample}", f"search.storage={tmp_path / 'runs'}"),
             f"search.tracking_uri=sqlite:///{tmp_path / 'mlflow.db'}",
         ],
@@ -166,7 +239,7 @@ def test_a_study_trains_compares_and_goes_on_with_what_is_missing(
     )
     try:
         run, first = run_study(study, config, fold_count=1, seeds=1)
-        assert [variant.trainings for variant in first.variants] == [1, 1]
+        assert [(v.trainings, v.failed) for v in first.variants] == [(1, 0), (1, 0), (0, 1)]
         compared = first.variants[1].compared
         assert compared is not None
         assert (compared.pairs, compared.p, compared.verdict) == (1, None, "undecided")
@@ -177,10 +250,11 @@ def test_a_study_trains_compares_and_goes_on_with_what_is_missing(
         again = {p: p.stat().st_mtime_ns for p in run.path.rglob("model.safetensors")}
         assert len(again) == 8
         assert written_at.items() <= again.items(), "what exists is not trained again"
+        assert [(v.trainings, v.failed) for v in results.variants] == [(4, 0), (4, 0), (0, 4)]
         check_results(run.path, results.variants)
         check_mlflow(config, run)
         with pytest.raises(
-            ConfigError, match="mine: holds a study in which cross_entropy, dice had other"
+            ConfigError, match="mine: holds a study in which cross_entropy, focal, absurd had other"
         ):
             run_study(study, longer(config), fold_count=1, seeds=1)
     finally:
@@ -194,7 +268,9 @@ def longer(config: SearchConfig) -> SearchConfig:
 def check_results(folder: Path, variants: Any) -> None:
     with (folder / "study.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 8
+    assert len(rows) == 12
+    assert [row["variant"] for row in rows if not row["miou"]] == ["absurd"] * 4
+    rows = [row for row in rows if row["miou"]]
     by_pair: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         member = folder / "folds" / f"{row['variant']}_seed_{row['seed']}" / row["fold"]
@@ -202,8 +278,8 @@ def check_results(folder: Path, variants: Any) -> None:
         assert float(row["miou"]) == pytest.approx(metrics["miou"], abs=1e-6)
         by_pair.setdefault((row["fold"], row["seed"]), {})[row["variant"]] = metrics["miou"]
     assert len({row["miou"] for row in rows}) > 4, "folds and seeds differ"
-    differences = [pair["dice"] - pair["cross_entropy"] for pair in by_pair.values()]
-    compared = next(variant.compared for variant in variants if variant.name == "dice")
+    differences = [pair["focal"] - pair["cross_entropy"] for pair in by_pair.values()]
+    compared = next(variant.compared for variant in variants if variant.name == "focal")
     assert compared.pairs == 4
     assert compared.difference == pytest.approx(sum(differences) / 4)
     kept = json.loads((folder / "study.json").read_text())
@@ -212,14 +288,15 @@ def check_results(folder: Path, variants: Any) -> None:
 
 def check_mlflow(config: SearchConfig, run: RunFolder) -> None:
     client, ids = MlflowClient(config.search.tracking_uri), run.mlflow_ids()
-    assert len(ids) == 9
+    assert len(ids) == 13
     parent = client.get_run(ids["parent"])
     assert parent.info.status == "FINISHED"
     assert {"study.csv", "study.json"} <= {f.path for f in client.list_artifacts(ids["parent"])}
-    one = client.get_run(ids["fold/dice_seed_1/1"])
+    assert client.get_run(ids["fold/absurd_seed_1/1"]).info.status == "FAILED"
+    one = client.get_run(ids["fold/focal_seed_1/1"])
     assert one.data.tags["mlflow.parentRunId"] == ids["parent"]
     assert one.data.params["seed"] == "1"
-    assert one.data.params["loss.name"] == "dice"
+    assert one.data.params["loss.name"] == "focal"
 
 
 def test_a_study_of_a_folder_that_is_none_is_refused(sample: Path, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import albumentations as A
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -129,6 +132,19 @@ def test_submission_csv_has_256x256_numbers_for_each_photo(predicted: Path) -> N
 
 
 @pytest.mark.slow
+def test_submission_csv_is_what_pandas_writes_without_an_index(predicted: Path) -> None:
+    """As the 2021 team's: two columns under their names, one line a photo, nothing quoted."""
+    text = (predicted / "submission.csv").read_text()
+    first, *lines = text.split("\n")
+    assert first == "image_id,PredictionString"
+    assert lines.pop() == ""
+    for line, name in zip(lines, sorted(SIZES), strict=True):
+        assert re.fullmatch(rf"{name},(\d+ ){{65535}}\d+", line)
+    table = pd.read_csv(predicted / "submission.csv")
+    assert table.to_csv(index=False) == text
+
+
+@pytest.mark.slow
 def test_classes_json_says_what_the_numbers_mean(predicted: Path, trained: Trained) -> None:
     classes = json.loads((predicted / "classes.json").read_text())
     assert [entry["value"] for entry in classes] == list(range(12))
@@ -211,6 +227,34 @@ def test_a_prediction_string_is_the_map_at_256_pixels_row_by_row() -> None:
     assert len(numbers) == 256 * 256
     top, bottom = ["1"] * 128 + ["2"] * 128, ["3"] * 128 + ["4"] * 128
     assert numbers == top * 128 + bottom * 128
+
+
+def test_a_photo_of_512_pixels_gives_every_second_of_its_pixels() -> None:
+    # The competition's photos; pixel (r, c) holds 2 r + c modulo 7, so (2 i, 2 j) holds 4 i + 2 j.
+    row, column = np.mgrid[0:512, 0:512]
+    numbers = prediction_string(((2 * row + column) % 7).astype(np.uint8)).split(" ")
+    assert numbers == [str((4 * i + 2 * j) % 7) for i in range(256) for j in range(256)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (300, 400), (57, 100), (3, 1000)])
+def test_the_map_is_resized_as_the_2021_teams_albumentations_did(height: int, width: int) -> None:
+    """Their inference.py: Compose([Resize(256, 256)]) on the mask, whose default is nearest."""
+    mask = np.random.default_rng(1).integers(0, 12, (height, width), dtype=np.uint8)
+    theirs = A.Resize(256, 256)(image=np.zeros((height, width, 3), np.uint8), mask=mask)["mask"]
+    assert prediction_string(mask) == " ".join(str(value) for value in theirs.flatten())
+
+
+def test_an_image_id_is_the_path_from_the_folder_as_in_the_competitions_json(
+    tmp_path: Path,
+) -> None:
+    for name in ("batch_02_vt/0002.jpg", "batch_01_vt/0001.jpg", "batch_01_vt/0010.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [photo.file_name for photo in find_photos(tmp_path)] == [
+        "batch_01_vt/0001.jpg",
+        "batch_01_vt/0010.jpg",
+        "batch_02_vt/0002.jpg",
+    ]
 
 
 def test_an_overlay_tints_objects_and_leaves_the_background() -> None:
