@@ -95,7 +95,7 @@ def config(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchConf
 
 @pytest.fixture(scope="module")
 def searched(config: SearchConfig) -> Iterator[Searched]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         run, rows = run_search(config)
         yield Searched(run, rows, MlflowClient(config.search.tracking_uri))
