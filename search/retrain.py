@@ -19,8 +19,8 @@ from search.trainable import PREDECESSOR_SECONDS
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import read_folds
 from trashseg.device import local_resources
-from trashseg.ensemble import FoldModel
 from trashseg.errors import ConfigError, TrashSegError
+from trashseg.fold_models import FoldModel
 from trashseg.member import member_scores, train_member
 
 POLL_SECONDS = 1.0

@@ -44,9 +44,7 @@ class DataConfig(Section):
     @classmethod
     def _fits_the_stride(cls, value: int) -> int:
         if value % 32:
-            raise ValueError(
-                f"{value} is not a multiple of 32; the nearest is {nearest_32(value)}"
-            )
+            raise ValueError(f"{value} is not a multiple of 32; the nearest is {nearest_32(value)}")
         return value
 
 
@@ -394,7 +392,6 @@ class TtaConfig(Section):
         if len(set(value)) < len(value):
             raise ValueError("name each once")
         return value
-
 
 
 class CrfConfig(Section):

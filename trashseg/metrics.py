@@ -61,6 +61,13 @@ class SegmentationScores:
         }
 
 
+def scores_of(per_image: Tensor, classes: Sequence[str]) -> Scores:
+    """Scores of photos by their confusion matrices (N, C, C) int64."""
+    totals = SegmentationScores(classes)
+    totals.add(per_image)
+    return totals.scores()
+
+
 def class_iou(confusion: Tensor) -> Tensor:
     """(..., C, C) counts to (..., C) float64; NaN for a class in neither truth nor prediction."""
     hits = confusion.diagonal(dim1=-2, dim2=-1)
@@ -78,4 +85,4 @@ def resampled_score(per_image: Tensor, metric: str, times: Tensor) -> Tensor:
     if metric == "miou_image":
         return (times @ mean_iou(per_image)) / times.sum(-1)
     flat = per_image.flatten(1).double()  # (N, C * C)
-    return mean_iou((times @ flat).unflatten(-1, per_image.shape[1:]))
+    return mean_iou((times @ flat).view(*times.shape[:-1], *per_image.shape[1:]))

@@ -40,9 +40,7 @@ def read_oof(folder: Path, photo: Photo, view: str = PLAIN_VIEW) -> NDArray[np.f
     except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
         wrong = folder if view == PLAIN_VIEW else path.parent
         again = "and retrain" if view == PLAIN_VIEW else "and start again"
-        raise CheckpointError(
-            f"{path}: cannot be read ({error}): delete {wrong} {again}"
-        ) from None
+        raise CheckpointError(f"{path}: cannot be read ({error}): delete {wrong} {again}") from None
 
 
 @dataclass(frozen=True)
