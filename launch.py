@@ -185,7 +185,7 @@ def tune_post(
     top_k: TopK = 2,
     storage: Storage = Path("runs"),
 ) -> None:
-    """Search the CRF's parameters and the views out of fold; trains nothing, builds the ensemble anew."""
+    """Search CRF parameters and views out of fold; build the ensemble anew without any training."""
     with user_errors():
         from search.post import tune_post as run_tune_post
         from search.report import print_ensemble

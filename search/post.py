@@ -1,13 +1,14 @@
 """Parameters of the CRF and views for test-time augmentation, searched on votes out of fold.
 
-Optuna proposes without looking at scores: a Sobol sequence over the CRF's parameters, every subset of the
-views. So one set of evaluations serves the choice of every fold and the final one, and none of them knows
-of photos that it is judged on. A sampler that learns, such as TPE, would need a study of its own for each
-fold, six times the CRF runs for the same photos; with so few numbers to find, Sobol's points are as good.
+Optuna proposes without looking at scores: a Sobol sequence over the CRF's parameters, and subsets of
+the views. So one set of evaluations serves the choice of every fold and the final one, and no choice
+knows of photos that it is judged on. A sampler that learns, such as TPE, would need a study, and CRF
+runs, of its own for each fold.
 
-The budget, with N proposals and P photos to compare them on (pydensecrf: 0.77 s for 512x512 pixels):
-N * P CRF runs on one vote, and one for each photo of the run. Where folds choose different weights or
-views, each has a vote of its own: (folds + 1) times that at most.
+The budget, with N proposals and P photos to compare them on (pydensecrf: 0.77 s for 512x512 pixels on
+one CPU): N * P CRF runs, a few more because folds have photos of their own, and one for each photo of
+the run. Where folds choose different weights or views, each refines a vote of its own: that is
+N * P for each fold.
 """
 
 import warnings
@@ -27,7 +28,7 @@ from trashseg.config_file import validate
 from trashseg.data.coco import load_coco_test
 from trashseg.errors import ConfigError
 from trashseg.member import member_scores
-from trashseg.tta import views_of
+from trashseg.views import views_of
 
 SEED = 0
 NO_SCORE = 0.0  # what Optuna is told: these samplers do not learn

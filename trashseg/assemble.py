@@ -21,18 +21,18 @@ import numpy as np
 import torch
 
 from trashseg.choice import Choice, Proposals, single
+from trashseg.counts import Counts, count_pixels
 from trashseg.data.coco import CocoDataset, rasterize
 from trashseg.data.folds import Folds
 from trashseg.device import Resources
 from trashseg.ensemble import Ensemble, OnPhoto, votes
-from trashseg.evidence import FullSize, count_pixels, draw_sample
+from trashseg.evidence import FullSize, draw_sample
 from trashseg.files import new_folder, write_json, write_text
 from trashseg.fold_models import FoldModel, ballots_of, by_candidate, keep_missing_views
 from trashseg.manifest import Kind, write_manifest
 from trashseg.masks import cpu_pool
 from trashseg.member import load_member, member_scores
 from trashseg.metrics import Scores, scores_of
-from trashseg.noise import Counts
 from trashseg.pictures import encode_mask, write_mask
 from trashseg.postprocess import Decision, Evidence, decide, decide_by_fold
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trashseg.config import CrfConfig, TtaConfig
-from trashseg.tta import View, views_of
+from trashseg.views import View, views_of
 
 Weights = tuple[float, ...]
 PLAIN_TTA = TtaConfig()

@@ -18,7 +18,8 @@ from trashseg.manifest import FILE, read_manifest
 from trashseg.masks import PhotoMasks, cpu_pool, photo_masks, stream
 from trashseg.member import Member, batched, load_member, probabilities
 from trashseg.metrics import Scores, SegmentationScores
-from trashseg.tta import views_of, weighted_sum
+from trashseg.tta import weighted_sum
+from trashseg.views import views_of
 
 PHOTOS_AT_A_TIME = 4
 OnPhoto = Callable[[], None]

@@ -2,7 +2,7 @@
 
 Weights and views are compared often and cheaply: on a sample of pixels that stays in memory
 (`PixelSample`). CRFs need whole photos: they run over all CPUs, and nothing is counted twice
-(`FullSize`). Both give (N, C, C) int64: each photo's pixels by truth (rows) and prediction.
+(`FullSize`). No torch here: worker processes that should start fast run some of these functions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trashseg.choice import Choice
+from trashseg.counts import Counts, count_pixels
 from trashseg.data.coco import rasterize
 from trashseg.masks import out_of_fold_masks, stream
-from trashseg.noise import Counts
 from trashseg.oof import Ballot, at_size, read_oof
 from trashseg.pictures import encode_mask
 
@@ -45,8 +45,10 @@ class PixelSample:
         return int(self._votes.shape[1])
 
     def counts(self, choice: Choice) -> Counts:
-        """Of all photos, at the network's size, before any CRF. Read-only."""
-        return self._counts(choice.weights, tuple(self._views.index(v) for v in choice.views))
+        """Of all photos, at the network's size, before any CRF; not to be changed."""
+        views = tuple(self._views.index(view) for view in choice.views)
+        counts: Counts = self._counts(choice.weights, views)
+        return counts
 
     def _count(self, weights: tuple[float, ...], views: tuple[int, ...]) -> Counts:
         photos, _, _, classes, pixels = self._votes.shape
@@ -55,9 +57,7 @@ class PixelSample:
             self._count_part(slice(start, start + at_once), weights, views)
             for start in range(0, photos, at_once)
         ]
-        counts = np.concatenate(parts)
-        counts.setflags(write=False)
-        return counts
+        return np.concatenate(parts)
 
     def _count_part(
         self, part: slice, weights: tuple[float, ...], views: tuple[int, ...]
@@ -68,15 +68,6 @@ class PixelSample:
             for view in views if weight > 0 else ():
                 total += votes[:, candidate, view] * np.float32(weight / len(views))
         return count_pixels(truth, total.argmax(axis=1), classes=total.shape[1])
-
-
-def count_pixels(truth: NDArray[np.uint8], predicted: NDArray[np.integer], classes: int) -> Counts:
-    """Class maps (N, ...) to (N, C, C) int64."""
-    photos = len(truth)
-    cell = truth.reshape(photos, -1).astype(np.int64) * classes + predicted.reshape(photos, -1)
-    cell += np.arange(photos)[:, None] * classes**2
-    counts = np.bincount(cell.ravel(), minlength=photos * classes**2)
-    return counts.reshape(photos, classes, classes)
 
 
 # --- the sample --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from trashseg.device import Resources
 from trashseg.errors import CheckpointError, ResourceError
 from trashseg.member import keep_views, load_member
 from trashseg.oof import Ballot, oof_folder
-from trashseg.tta import View
+from trashseg.views import View
 
 
 @dataclass(frozen=True)

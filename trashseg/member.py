@@ -37,7 +37,8 @@ from trashseg.metrics import Scores, SegmentationScores
 from trashseg.models import build_model
 from trashseg.oof import oof_file, oof_folder, resize_probabilities
 from trashseg.train import FoldTraining, Metrics
-from trashseg.tta import PLAIN, View, view_softmax
+from trashseg.tta import view_softmax
+from trashseg.views import PLAIN, View
 
 
 @dataclass(frozen=True)

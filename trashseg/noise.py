@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trashseg.counts import Counts
 from trashseg.metrics import resampled_score
 
 DRAWS = 1000
 SEED = 0
-Counts = NDArray[np.int64]  # (N, C, C): photo by photo, pixels by truth (rows) and prediction
 
 
 @dataclass(frozen=True)

@@ -19,27 +19,26 @@ from numpy.typing import NDArray
 
 from trashseg.data.coco import Photo
 from trashseg.errors import CheckpointError
-
-PLAIN_VIEW = "identity_1"
-
-
-def oof_folder(member: Path, view: str = PLAIN_VIEW) -> Path:
-    return member / "oof" if view == PLAIN_VIEW else member / "oof_views" / view
+from trashseg.views import PLAIN
 
 
-def oof_file(folder: Path, photo: Photo, view: str = PLAIN_VIEW) -> Path:
+def oof_folder(member: Path, view: str = PLAIN.name) -> Path:
+    return member / "oof" if view == PLAIN.name else member / "oof_views" / view
+
+
+def oof_file(folder: Path, photo: Photo, view: str = PLAIN.name) -> Path:
     return oof_folder(folder, view) / f"{photo.id}.npz"
 
 
-def read_oof(folder: Path, photo: Photo, view: str = PLAIN_VIEW) -> NDArray[np.float16]:
+def read_oof(folder: Path, photo: Photo, view: str = PLAIN.name) -> NDArray[np.float16]:
     """(C, S, S) softmax that the member in `folder` gave to its validation photo."""
     path = oof_file(folder, photo, view)
     try:
         with np.load(path) as archive:
             return np.asarray(archive["arr_0"])
     except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
-        wrong = folder if view == PLAIN_VIEW else path.parent
-        again = "and retrain" if view == PLAIN_VIEW else "and start again"
+        wrong = folder if view == PLAIN.name else path.parent
+        again = "and retrain" if view == PLAIN.name else "and start again"
         raise CheckpointError(f"{path}: cannot be read ({error}): delete {wrong} {again}") from None
 
 

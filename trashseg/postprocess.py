@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trashseg.choice import Choice, Proposals, Weights, equal_vote, single
+from trashseg.counts import Counts
 from trashseg.evidence import FullSize, PixelSample
-from trashseg.noise import Comparison, Counts, compare, score
+from trashseg.noise import Comparison, compare, score
 from trashseg.selection import greedy_weights
 
 PARTS = 5  # a step is picked on four of them and measured on the fifth, in turn
@@ -115,11 +116,11 @@ def decide(
     sampled, full = evidence.sampled, evidence.full.counts
     start = best_single(evidence, metric, photos)
     selection = take("selection", start, weigher(evidence, metric), sampled, metric, photos, photos)
-    views = [replace(selection.after, tta=tta) for tta in proposals.tta]
+    views = [replace(selection.after, tta=tta) for tta in proposals.tta] or [selection.after]
     tta = take(
         "tta", selection.after, picker(views, sampled, metric), sampled, metric, photos, photos
     )
-    refined = [replace(tta.after, crf=crf) for crf in proposals.crf]
+    refined = [replace(tta.after, crf=crf) for crf in proposals.crf] or [tta.after]
     crf = take("crf", tta.after, picker(refined, full, metric), full, metric, crf_on, few)
     return Decision(crf.after, (selection, tta, crf))
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trashseg.choice import Weights
-from trashseg.noise import Counts, score
+from trashseg.counts import Counts
+from trashseg.noise import score
 
 ROUNDS = 10
 BAGS = 10

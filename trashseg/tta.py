@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trashseg.config import TtaConfig, ViewName, nearest_32
+from trashseg.config import ViewName
 
 
 @dataclass(frozen=True)
@@ -28,31 +28,6 @@ TRANSFORMS: dict[ViewName, Transform] = {
     "rotate_180": Transform(lambda x: x.flip(-2, -1), lambda x: x.flip(-2, -1)),
     "rotate_270": Transform(lambda x: x.rot90(-1, (-2, -1)), lambda x: x.rot90(1, (-2, -1))),
 }
-
-
-@dataclass(frozen=True)
-class View:
-    """One way of looking at a photo."""
-
-    transform: ViewName = "identity"
-    scale: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """Of its folder (trashseg/oof.py)."""
-        return f"{self.transform}_{self.scale:g}"
-
-    def side(self, image_size: int) -> int:
-        """Pixels of the square that the network sees."""
-        return nearest_32(self.scale * image_size)
-
-
-PLAIN = View()
-
-
-def views_of(config: TtaConfig) -> tuple[View, ...]:
-    """Every transform at every scale."""
-    return tuple(View(transform, scale) for scale in config.scales for transform in config.views)
 
 
 def view_softmax(
