@@ -278,6 +278,7 @@ def drawn_elsewhere(dataset: CocoDataset, folds: Folds, fold: int) -> CocoDatase
     return replace(dataset, photos=tuple(photos))
 
 
+@pytest.mark.slow
 def test_the_truth_of_a_fold_has_no_part_in_the_choices_that_it_is_scored_with(
     tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
 ) -> None:
