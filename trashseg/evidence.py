@@ -21,9 +21,10 @@ from trashseg.masks import out_of_fold_masks, stream
 from trashseg.oof import Ballot, at_size, read_oof
 from trashseg.pictures import encode_mask
 
-SAMPLE_BYTES = 512 * 2**20
+SAMPLE_BYTES = 256 * 2**20
+SAMPLE_PIXELS = 2**19  # of all photos together: about 0.1 s to count a vote
 MEMO_BYTES = 256 * 2**20
-WORK_BYTES = 64 * 2**20
+WORK_BYTES = 4 * 2**20
 MASK_BYTES = 256 * 2**20
 
 
@@ -80,10 +81,12 @@ def draw_sample(
     classes: int,
     budget: int = SAMPLE_BYTES,
 ) -> PixelSample:
-    """The same pixels of every candidate and view, drawn by the photo's id; as many as fit `budget`."""
+    """The same pixels of every candidate and view, drawn by the photo's id; as many of each photo as fit
+    `budget` bytes and `SAMPLE_PIXELS`, at least one."""
     candidates = len(ballots[0].members)
     a_pixel = len(ballots) * candidates * len(views) * classes * 2  # float16
-    pixels = int(np.clip(budget // a_pixel, 1, min(ballot.size for ballot in ballots) ** 2))
+    fit = min(budget // a_pixel, SAMPLE_PIXELS // len(ballots))
+    pixels = int(np.clip(fit, 1, ballots[0].size ** 2))  # all ballots are of one size
     votes = np.empty((len(ballots), candidates, len(views), classes, pixels), dtype=np.float16)
     truth = np.empty((len(ballots), pixels), dtype=np.uint8)
     calls = ((ballot, tuple(views), pixels) for ballot in ballots)
@@ -127,7 +130,7 @@ class Outcome:
 
 class FullSize:
     """Outcomes at the photos' own size, over all CPUs. Counts are worked out once for each choice and
-    photo; so are masks, up to `MASK_BYTES` of them."""
+    photo, and remembered (8 * C * C bytes each); so are masks, up to `MASK_BYTES` of them."""
 
     def __init__(self, pool: ProcessPoolExecutor, ballots: Sequence[Ballot], classes: int) -> None:
         self._pool, self._ballots, self._classes = pool, ballots, classes

@@ -25,7 +25,7 @@ from trashseg.ensemble import (
     predict_photos,
     vote,
 )
-from trashseg.errors import CheckpointError, ConfigError, DataError
+from trashseg.errors import CheckpointError, ConfigError, DataError, ResourceError
 from trashseg.fold_models import FoldModel, ballots_of, by_candidate, keep_missing_views
 from trashseg.manifest import read_manifest, write_manifest
 from trashseg.masks import out_of_fold_masks
@@ -214,6 +214,19 @@ def test_views_are_kept_once_beside_the_plain_votes(trained: Trained, tmp_path: 
     turned = probabilities(member, [read_photo(photo.path)], trained.resources.device, views[1])
     kept_vote = read_oof(model.folder, photo, "rotate_90_1").astype(np.float32)
     np.testing.assert_allclose(kept_vote, turned[0].numpy(), atol=2e-3)
+
+
+def test_views_that_the_disk_has_no_room_for_are_refused_before_any_is_made(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained.models[3]
+    plain = sum(file.stat().st_size for file in (model.folder / "oof").iterdir())
+    full_disk = shutil.disk_usage("/")._replace(free=2 * plain - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full_disk)
+    views = (View(), View("rotate_90", 2.0), View("rotate_270", 2.0))
+    with pytest.raises(ResourceError, match=r"folds/1/1: votes in more views take .*: make room"):
+        keep_missing_views([model], views, trained.dataset, trained.folds, trained.resources)
+    assert not (model.folder / "oof_views/rotate_90_2").exists()
 
 
 def test_predicting_out_of_the_manifest_gives_what_was_decided_out_of_fold(
