@@ -194,7 +194,7 @@ def ensemble(
     top_k: TopK = 2,
     storage: Storage = Path("runs"),
 ) -> None:
-    """Average the folds' predictions, refine them, score them; trains what is missing."""
+    """Average the folds' predictions, refine them where it helps, score; trains what is missing."""
     with user_errors():
         from search.ensemble import run_ensemble
         from search.report import print_ensemble
@@ -202,6 +202,34 @@ def ensemble(
 
         run = open_run_folder(name, storage)
         print_ensemble(run, run_ensemble(run, top_k, test))
+
+
+@app.command("tune-post")
+def tune_post(
+    name: Name,
+    trials: Annotated[
+        int, typer.Option(min=1, help="CRF settings, and sets of views, to try.")
+    ] = 20,
+    photos: Annotated[
+        int, typer.Option(min=2, help="Photos to compare CRFs on; the best is checked on all.")
+    ] = 60,
+    views: Annotated[
+        str, typer.Option(help="Views that may be averaged, by comma; see trashseg/tta.py.")
+    ] = "identity,horizontal_flip",
+    scales: Annotated[str, typer.Option(help="Scales of the photo that may be, by comma.")] = "1",
+    test: Annotated[Path | None, typer.Option(help="Folder of test photos and json.")] = None,
+    top_k: TopK = 2,
+    storage: Storage = Path("runs"),
+) -> None:
+    """Search CRF parameters and views out of fold; build the ensemble anew without any training."""
+    with user_errors():
+        from search.post import tune_post as run_tune_post
+        from search.report import print_ensemble
+        from search.run_folder import open_run_folder
+
+        run = open_run_folder(name, storage)
+        offered = views.split(","), scales.split(",")
+        print_ensemble(run, run_tune_post(run, top_k, trials, photos, *offered, test))
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from trashseg.config import CrfConfig, TrainConfig
+from trashseg.config import CrfConfig, TrainConfig, TtaConfig
 from trashseg.config_file import merge, parse_overrides, read_yaml, validate
 from trashseg.sections import Section
 
@@ -106,7 +106,10 @@ class SearchConfig(TrainConfig):
     """The first trial's training configuration, and how to search around it."""
 
     search: SearchSettings = SearchSettings()
+    tta: TtaConfig = TtaConfig(views=("identity", "horizontal_flip"))
+    """What `ensemble` tries; the ensemble has it if it helps. {views: [identity]} tries none."""
     crf: CrfConfig = CrfConfig()
+    """What `ensemble` tries after that, likewise."""
 
     @model_validator(mode="after")
     def _grace_period_ends(self) -> "SearchConfig":
@@ -126,7 +129,7 @@ class SearchConfig(TrainConfig):
     @property
     def train(self) -> TrainConfig:
         """The training configuration alone."""
-        return TrainConfig.model_validate(self.model_dump(exclude={"search", "crf"}))
+        return TrainConfig.model_validate(self.model_dump(exclude={"search", "tta", "crf"}))
 
     @property
     def score_key(self) -> str:

@@ -7,10 +7,12 @@ from search.display import Display
 from search.finals import choose_and_train
 from search.run_folder import RunFolder
 from search.tracking import Tracker
+from trashseg.assemble import build_ensemble
+from trashseg.choice import Proposals
 from trashseg.data.coco import CocoDataset, load_coco_test
 from trashseg.device import local_resources
-from trashseg.ensemble import FoldModel, build_ensemble
 from trashseg.errors import ConfigError
+from trashseg.fold_models import FoldModel
 
 
 def run_ensemble(run: RunFolder, top_k: int, test: Path | None) -> dict[str, Any]:
@@ -20,7 +22,8 @@ def run_ensemble(run: RunFolder, top_k: int, test: Path | None) -> dict[str, Any
     check_test(dataset, test_dataset)
     with run.locked():
         models = choose_and_train(run, top_k)
-        return vote_and_log(run, models, dataset, test_dataset)
+        proposals = Proposals(tta=(run.config.tta,), crf=(run.config.crf,))
+        return vote_and_log(run, models, dataset, test_dataset, proposals)
 
 
 def vote_and_log(
@@ -28,7 +31,9 @@ def vote_and_log(
     models: list[FoldModel],
     dataset: CocoDataset,
     test_dataset: CocoDataset | None,
+    proposals: Proposals,
 ) -> dict[str, Any]:
+    """Build the ensemble with what helps of the proposals, and tell MLflow."""
     config = run.config
     photos = len(dataset.photos) + len(test_dataset.photos if test_dataset else ())
     with (
@@ -36,17 +41,18 @@ def vote_and_log(
         Tracker(run, config.search.tracking_uri, warn=display.line).closing() as tracker,
     ):
         tracker.start("ensemble", "ensemble", None, {"kind": "ensemble"})
-        display.line(f"{len(models)} models vote, the CRF refines")
+        display.line(f"{len(models)} models vote; what is done to their votes has to help")
         metrics = build_ensemble(
             models,
             dataset,
             run.folds(dataset),
             run.ensemble,
-            config.crf,
+            proposals,
             config.metric,
             local_resources(),
             test_dataset,
             on_photo=display.advance,
+            on_step=display.line,
         )
         log_ensemble(tracker, run, metrics)
     return metrics
@@ -64,7 +70,9 @@ def log_ensemble(tracker: Tracker, run: RunFolder, metrics: dict[str, Any]) -> N
     for split in ("oof", "test"):
         for kind, scores in (metrics[split] or {}).items():
             tracker.log_scores("ensemble", scores, prefix=f"{split}/{kind}/")
+    tracker.log_scores("ensemble", metrics["nested"], prefix="nested/")
     tracker.log_file("ensemble", run.ensemble / "metrics.json")
+    tracker.log_file("ensemble", run.ensemble / "post.json")
     tracker.log_file("ensemble", run.ensemble / "manifest.yaml")
     tracker.log_file("ensemble", run.search_yaml)
     tracker.log_confusion("ensemble", run.ensemble / "confusion.csv")

@@ -6,7 +6,7 @@ still in on one more fold, and after the folds with one more seed. Whoever is cl
 `top_k`-th is out; it ends when `top_k` are left, or after `search.final_rounds` rounds. Those trainings
 are the ensemble's: for a trial that stays in, none is in vain.
 
-Clearly worse is what search/evidence.py calls worse. The test is made anew after each round, so in all a
+Clearly worse is what search/significance.py calls worse. The test is made anew after each round, so in all a
 trial is put out by chance more often than the test's level says; it is then one of near equals.
 """
 
@@ -15,15 +15,15 @@ from dataclasses import asdict
 from itertools import count, islice
 from statistics import fmean
 
-from search.evidence import Scores, compare, standard_error
 from search.ledger import read_trials
 from search.results import Standing, finished_trials, write_results
 from search.retrain import plan_folds, train_folds
 from search.run_folder import RunFolder
+from search.significance import Scores, compare, standard_error
 from trashseg.config import TrainConfig
-from trashseg.ensemble import FoldModel
-from trashseg.errors import ConfigError, NonFiniteError
+from trashseg.errors import NonFiniteError
 from trashseg.files import write_json
+from trashseg.fold_models import FoldModel
 from trashseg.member import member_scores
 
 Pair = tuple[int, int]  # fold and seed
@@ -43,12 +43,8 @@ def choose_and_train(run: RunFolder, top_k: int, fold_count: int | None = None) 
     The run must be locked. Returns where all of them lie. Raises ConfigError before anything is trained,
     and the first error of a fold, after stopping the others.
     """
-    folds = run.config.data.folds
-    fold_count = folds if fold_count is None else fold_count
-    if not 1 <= fold_count <= folds:
-        raise ConfigError(f"--folds {fold_count}: the run has {folds} folds: ask for fewer")
     plan_folds(run, top_k, fold_count)  # are there as many?
-    choose(run, top_k, fold_count)
+    choose(run, top_k, fold_count or run.config.data.folds)
     models = plan_folds(run, top_k, fold_count)
     train_folds(run, models)
     return models

@@ -106,10 +106,18 @@ def print_ensemble(run: RunFolder, metrics: Mapping[str, Any]) -> None:
     for split in ("oof", "test"):
         for kind, scores in (metrics[split] or {}).items():
             columns[f"{split} {kind}"] = scores
+    columns["nested"] = metrics["nested"]
     print_scores(columns)
     console = wide_console()
-    console.print(f"chosen out of fold: {metrics['chosen']}")
-    console.print(f"masks, metrics.json and manifest.yaml: {run.ensemble}", soft_wrap=True)
+    for step in metrics["steps"]:
+        kept = "kept" if step["kept"] else "not kept"
+        console.print(f"{step['step']}: {kept}: {step['why']}", soft_wrap=True)
+    console.print(
+        f"chosen out of fold: {metrics['chosen']}; quote the nested score", soft_wrap=True
+    )
+    console.print(
+        f"masks, metrics.json, post.json and manifest.yaml: {run.ensemble}", soft_wrap=True
+    )
     console.print(
         f"next: python launch.py predict --model {run.ensemble} --images DIR --out DIR",
         soft_wrap=True,

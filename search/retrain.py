@@ -22,8 +22,8 @@ from search.trainable import PREDECESSOR_SECONDS
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import Folds
 from trashseg.device import local_resources
-from trashseg.ensemble import FoldModel
-from trashseg.errors import TrashSegError
+from trashseg.errors import ConfigError, TrashSegError
+from trashseg.fold_models import FoldModel
 from trashseg.member import member_scores, train_member
 
 POLL_SECONDS = 1.0
@@ -49,8 +49,15 @@ def copy_of(model: FoldModel) -> str:
     return f"folds/{model.name}"
 
 
-def plan_folds(run: RunFolder, top_k: int, fold_count: int) -> list[FoldModel]:
-    """The folds of the `top_k` best trials, whether they are trained or not."""
+def plan_folds(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
+    """Folds 0..fold_count-1 (default: all) of the `top_k` best trials, whether they are trained or not.
+
+    Raises ConfigError where there are not as many.
+    """
+    folds = run.config.data.folds
+    fold_count = folds if fold_count is None else fold_count
+    if not 1 <= fold_count <= folds:
+        raise ConfigError(f"--folds {fold_count}: the run has {folds} folds: ask for fewer")
     return [
         FoldModel(rank, fold, run.fold(trial, fold), best)
         for rank, (trial, best) in enumerate(best_trials(run, top_k))

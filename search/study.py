@@ -37,9 +37,9 @@ from trashseg.config_file import nearest, read_yaml, validate, write_yaml
 from trashseg.data.cache import dataset_key
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import make_folds, write_folds
-from trashseg.ensemble import FoldModel
 from trashseg.errors import ConfigError, NonFiniteError
 from trashseg.files import new_folder, write_json
+from trashseg.fold_models import FoldModel
 from trashseg.sections import Section
 
 STUDIES = Path(__file__).parent.parent / "configs" / "studies"

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from search.evidence import TEST, Comparison, compare, spread
+from search.significance import TEST, Comparison, compare, spread
 from trashseg.config import TrainConfig
-from trashseg.ensemble import FoldModel
 from trashseg.files import write_json, write_text
+from trashseg.fold_models import FoldModel
 from trashseg.member import member_scores
 
 

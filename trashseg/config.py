@@ -40,13 +40,12 @@ class DataConfig(Section):
     @classmethod
     def _fits_the_stride(cls, value: int) -> int:
         if value % 32:
-            raise ValueError(
-                f"{value} is not a multiple of 32; the nearest is {_nearest_32(value)}"
-            )
+            raise ValueError(f"{value} is not a multiple of 32; the nearest is {nearest_32(value)}")
         return value
 
 
-def _nearest_32(value: int) -> int:
+def nearest_32(value: float) -> int:
+    """The nearest multiple of 32, at least one."""
     return max(32, round(value / 32) * 32)
 
 
@@ -276,7 +275,35 @@ class TrainConfig(Section):
     """Mean of the weights over steps or epochs: what is validated and kept, once it has begun."""
 
 
-# --- refinement of an ensemble -----------------------------------------------------------------
+# --- what is done to an ensemble's votes -------------------------------------------------------
+
+ViewName = Literal[
+    "identity",
+    "horizontal_flip",
+    "vertical_flip",
+    "rotate_90",
+    "rotate_180",
+    "rotate_270",
+]
+
+
+class TtaConfig(Section):
+    """Test-time augmentation: each network sees each photo in every view at every scale, and the
+    softmax of all of them, turned back, is averaged."""
+
+    views: Annotated[tuple[ViewName, ...], Field(min_length=1)] = ("identity",)
+    """Transforms that can be undone exactly (trashseg/tta.py)."""
+    scales: Annotated[tuple[Annotated[float, Field(ge=0.25, le=4.0)], ...], Field(min_length=1)] = (
+        1.0,
+    )
+    """Sides of the photo as multiples of data.image_size, to the nearest multiple of 32."""
+
+    @field_validator("views", "scales")
+    @classmethod
+    def _each_once(cls, value: tuple[object, ...]) -> tuple[object, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("name each once")
+        return value
 
 
 class CrfConfig(Section):

@@ -22,8 +22,8 @@ from trashseg.data.doctor import Report
 from trashseg.data.findings import Case
 from trashseg.data.segmentation import decode
 from trashseg.errors import DataError
-from trashseg.masks import resize_probabilities
-from trashseg.member import oof_file, read_metadata, read_oof
+from trashseg.member import read_metadata
+from trashseg.oof import at_size, oof_file, read_oof
 
 LOW = 0.2  # mean probability over an object's pixels: of its own class at most
 HIGH = 0.5  # of the other class
@@ -90,8 +90,7 @@ def check_classes(classes: tuple[str, ...], members: Sequence[Path]) -> None:
 def mean_vote(votes: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]:
     """Mean softmax (C, S, S) of votes that may have several sizes, at the largest."""
     size = max(vote.shape[-1] for vote in votes)
-    resized = [resize_probabilities(vote.astype(np.float32), (size, size)) for vote in votes]
-    return np.asarray(np.mean(resized, axis=0), dtype=np.float32)
+    return np.asarray(np.mean([at_size(vote, size) for vote in votes], axis=0), dtype=np.float32)
 
 
 def judge(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from trashseg.config import CrfConfig
 from trashseg.crf import refine
 from trashseg.data.coco import read_photo
+from trashseg.oof import Ballot, read_vote, resize_probabilities
 
 Result = TypeVar("Result")
 
@@ -28,7 +29,6 @@ Result = TypeVar("Result")
 class PhotoMasks:
     """Class maps (H, W) uint8 of one photo, and how sure each class of the final one is."""
 
-    voters: tuple[NDArray[np.uint8], ...]  # one map each, before they are averaged
     soft_vote: NDArray[np.uint8]
     soft_vote_crf: NDArray[np.uint8] | None
     confidence: NDArray[
@@ -41,43 +41,32 @@ class PhotoMasks:
         return self.soft_vote if self.soft_vote_crf is None else self.soft_vote_crf
 
 
-def photo_masks(
-    votes: NDArray[np.float16], photo: Path, crf: CrfConfig | None, each_voter: bool
-) -> PhotoMasks:
-    """Average the voters' softmax (V, C, S, S), enlarge to the photo, refine, decide.
-
-    The CRF runs where `crf` is given; maps of single voters are made where `each_voter`.
-    """
+def photo_masks(vote: NDArray[Any], photo: Path, crf: CrfConfig | None) -> PhotoMasks:
+    """Enlarge a softmax (C, S, S) of any float type to the photo, refine it with `crf`, decide."""
     image = read_photo(photo)
-    size = image.shape[:2]
-    voters = votes.astype(np.float32)
-    soft = resize_probabilities(voters.mean(axis=0), size)  # (C, H, W)
+    soft = resize_probabilities(vote.astype(np.float32), image.shape[:2])  # (C, H, W)
     soft_vote = decide(soft)
     final, refined_vote = soft, None
     if crf is not None:
         final = refine_limited(soft, image, crf)
         refined_vote = decide(final)
     return PhotoMasks(
-        voters=tuple(decide(resize_probabilities(v, size)) for v in voters) if each_voter else (),
         soft_vote=soft_vote,
         soft_vote_crf=refined_vote,
         confidence=_confidence(final, soft_vote if refined_vote is None else refined_vote),
     )
 
 
+def out_of_fold_masks(
+    ballot: Ballot, weights: tuple[float, ...], views: tuple[str, ...], crf: CrfConfig | None
+) -> PhotoMasks:
+    """`photo_masks` of the vote that is on disk."""
+    return photo_masks(read_vote(ballot, weights, views), ballot.photo.path, crf)
+
+
 def decide(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(C, H, W) to the likeliest class of each pixel, (H, W) uint8."""
     return np.asarray(probabilities.argmax(axis=0), dtype=np.uint8)
-
-
-def resize_probabilities(
-    probabilities: NDArray[np.float32], size: tuple[int, int]
-) -> NDArray[np.float32]:
-    """(C, h, w) to (C, H, W), bilinear: sums over C stay what they were."""
-    height, width = size
-    return np.stack(
-        [cv2.resize(p, (width, height), interpolation=cv2.INTER_LINEAR) for p in probabilities]
-    )
 
 
 def refine_limited(

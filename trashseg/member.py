@@ -4,19 +4,17 @@ OUT/config.yaml        what launch.py train takes to train it again
 OUT/folds.json         which photos were in which fold
 OUT/history.jsonl      the metrics of each epoch
 OUT/model.safetensors  weights of the best epoch; classes and fold in its metadata
-OUT/oof/ID.npz         softmax on each validation photo (C, S, S) float16: out of fold
+OUT/oof/ID.npz         softmax on each validation photo (C, S, S) float16: out of fold; trashseg/oof.py
 OUT/metrics.json       scores on the validation photos at their own size; written last
 """
 
 import json
 import shutil
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -33,11 +31,14 @@ from trashseg.data.coco import CocoDataset, Photo, rasterize, read_photo
 from trashseg.data.folds import Folds, write_folds
 from trashseg.device import Resources, autocast, memory_format, place
 from trashseg.errors import CheckpointError
-from trashseg.files import write_json, write_text
-from trashseg.masks import decide, resize_probabilities
+from trashseg.files import new_folder, write_json, write_text
+from trashseg.masks import decide
 from trashseg.metrics import Scores, SegmentationScores
 from trashseg.models import build_model
+from trashseg.oof import oof_file, oof_folder, resize_probabilities
 from trashseg.train import FoldTraining, Metrics
+from trashseg.tta import view_softmax
+from trashseg.views import PLAIN, View
 
 
 @dataclass(frozen=True)
@@ -167,17 +168,22 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 @torch.inference_mode()
 def probabilities(
-    member: Member, images: list[NDArray[np.uint8]], device: torch.device
+    member: Member, images: list[NDArray[np.uint8]], device: torch.device, view: View = PLAIN
 ) -> torch.Tensor:
     """Photos (H, W, 3) of any sizes to softmax (N, C, S, S) float32, S the member's image size."""
     size = member.config.data.image_size
-    batch = np.stack([resize_photo(image, size) for image in images]).transpose(0, 3, 1, 2)
-    inputs = normalize(torch.from_numpy(batch).to(device), member.config.data.normalize)
-    inputs = inputs.contiguous(memory_format=memory_format(member.config, device))
+    seen = [resize_photo(image, view.side(size)) for image in images]
+    batch = torch.from_numpy(np.stack(seen).transpose(0, 3, 1, 2))  # (N, 3, s, s)
+    inputs = normalize(batch.to(device), member.config.data.normalize)
     member.model.eval()
-    with autocast(member.config, device):
-        logits: torch.Tensor = member.model(inputs)
-    return logits.float().softmax(dim=1)
+
+    def network(photos: torch.Tensor) -> torch.Tensor:
+        photos = photos.contiguous(memory_format=memory_format(member.config, device))
+        with autocast(member.config, device):
+            logits: torch.Tensor = member.model(photos)
+        return logits
+
+    return view_softmax(network, inputs, view.transform, size)
 
 
 def score_out_of_fold(
@@ -186,32 +192,31 @@ def score_out_of_fold(
     """Predict the member's validation photos, keep the softmax in `oof/`, score at photo size."""
     totals = SegmentationScores(dataset.classes)
     (member.folder / "oof").mkdir(exist_ok=True)
-    held_out = [dataset.photos[position] for position in folds.split(member.fold)[1]]
-    for photos in batched(held_out, member.config.batch_size):
-        images = [read_photo(photo.path) for photo in photos]
-        votes = probabilities(member, images, resources.device).half().cpu().numpy()
-        for photo, vote in zip(photos, votes, strict=True):
-            np.savez_compressed(oof_file(member.folder, photo), vote)
-            mask = decide(
-                resize_probabilities(vote.astype(np.float32), (photo.height, photo.width))
-            )
-            totals.update(torch.from_numpy(mask)[None], torch.from_numpy(rasterize(photo))[None])
+    for photo, vote in _held_out_votes(member, dataset, folds, resources, PLAIN):
+        np.savez_compressed(oof_file(member.folder, photo), vote)
+        mask = decide(resize_probabilities(vote.astype(np.float32), (photo.height, photo.width)))
+        totals.update(torch.from_numpy(mask)[None], torch.from_numpy(rasterize(photo))[None])
     return totals.scores()
 
 
-def oof_file(folder: Path, photo: Photo) -> Path:
-    return folder / "oof" / f"{photo.id}.npz"
+def keep_views(
+    member: Member, views: Sequence[View], dataset: CocoDataset, folds: Folds, resources: Resources
+) -> None:
+    """Predict the member's validation photos in these views and keep the softmax beside `oof/`."""
+    for view in views:
+        with new_folder(oof_folder(member.folder, view.name)) as folder:
+            for photo, vote in _held_out_votes(member, dataset, folds, resources, view):
+                np.savez_compressed(folder / f"{photo.id}.npz", vote)
 
 
-def read_oof(folder: Path, photo: Photo) -> NDArray[np.float16]:
-    """(C, S, S) softmax that the member in `folder` gave to its validation photo."""
-    try:
-        with np.load(oof_file(folder, photo)) as archive:
-            return np.asarray(archive["arr_0"])
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
-        raise CheckpointError(
-            f"{oof_file(folder, photo)}: cannot be read ({error}): delete {folder} and retrain"
-        ) from None
+def _held_out_votes(
+    member: Member, dataset: CocoDataset, folds: Folds, resources: Resources, view: View
+) -> Iterator[tuple[Photo, NDArray[np.float16]]]:
+    held_out = [dataset.photos[position] for position in folds.split(member.fold)[1]]
+    for photos in batched(held_out, member.config.batch_size):
+        images = [read_photo(photo.path) for photo in photos]
+        softmax = probabilities(member, images, resources.device, view)
+        yield from zip(photos, softmax.half().cpu().numpy(), strict=True)
 
 
 def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

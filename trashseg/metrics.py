@@ -34,10 +34,13 @@ class SegmentationScores:
         flat = cell.flatten()
         counts = torch.zeros(images * count**2, dtype=torch.int64, device=cell.device)
         counts.scatter_add_(0, flat, torch.ones_like(flat))  # bincount would wait for the device
-        per_image = counts.view(images, count, count)
+        self.add(counts.view(images, count, count))
+
+    def add(self, per_image: Tensor) -> None:
+        """Add photos by their confusion matrices (N, C, C) int64."""
         self.confusion += per_image.sum(0)
         self._image_iou_sum += mean_iou(per_image).sum()
-        self._images += images
+        self._images += len(per_image)
 
     def scores(self) -> Scores:
         """`miou`, `miou_image`, `pixel_accuracy` (null before any photo), `iou` by class, `images`."""
@@ -58,6 +61,13 @@ class SegmentationScores:
         }
 
 
+def scores_of(per_image: Tensor, classes: Sequence[str]) -> Scores:
+    """Scores of photos by their confusion matrices (N, C, C) int64."""
+    totals = SegmentationScores(classes)
+    totals.add(per_image)
+    return totals.scores()
+
+
 def class_iou(confusion: Tensor) -> Tensor:
     """(..., C, C) counts to (..., C) float64; NaN for a class in neither truth nor prediction."""
     hits = confusion.diagonal(dim1=-2, dim2=-1)
@@ -68,3 +78,11 @@ def class_iou(confusion: Tensor) -> Tensor:
 def mean_iou(confusion: Tensor) -> Tensor:
     """(..., C, C) counts to (...) float64: the mean over the classes that have an IoU."""
     return class_iou(confusion).nanmean(-1)
+
+
+def resampled_score(per_image: Tensor, metric: str, times: Tensor) -> Tensor:
+    """The metric (...) float64 of photos (N, C, C) of which photo n is there `times` (..., N) times."""
+    if metric == "miou_image":
+        return (times @ mean_iou(per_image)) / times.sum(-1)
+    flat = per_image.flatten(1).double()  # (N, C * C)
+    return mean_iou((times @ flat).view(*times.shape[:-1], *per_image.shape[1:]))

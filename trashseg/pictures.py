@@ -70,3 +70,14 @@ def write_image(path: Path, image: Image) -> None:
     ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     _, encoded = cv2.imencode(path.suffix, ordered)
     write_bytes(path, encoded.tobytes())
+
+
+def encode_mask(mask: Image) -> bytes:
+    """The class map (H, W) as an 8-bit PNG."""
+    _, encoded = cv2.imencode(".png", mask)
+    return encoded.tobytes()
+
+
+def write_mask(folder: Path, file_name: str, mask: bytes) -> None:
+    """An encoded class map, in the photo's own sub-folder."""
+    write_bytes(folder / Path(file_name).with_suffix(".png"), mask)

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from trashseg.data.coco import IMAGE_SUFFIXES, Photo, read_photo
-from trashseg.ensemble import Ensemble, predict_photos, write_mask
+from trashseg.ensemble import Ensemble, predict_photos
 from trashseg.errors import DataError
 from trashseg.files import new_folder, write_json, write_text
 from trashseg.masks import PhotoMasks
-from trashseg.pictures import overlay, palette, write_image
+from trashseg.pictures import encode_mask, overlay, palette, write_image, write_mask
 
 SUBMISSION_SIZE = 256
 
@@ -58,7 +58,7 @@ def predict(
     classes = len(ensemble.classes)
     with new_folder(out) as partial:
         for photo, masks in predict_photos(ensemble, photos):
-            write_mask(partial / "masks", photo.file_name, masks.final)
+            write_mask(partial / "masks", photo.file_name, encode_mask(masks.final))
             picture = overlay(read_photo(photo.path), masks.final, classes)
             write_image(partial / "overlays" / Path(photo.file_name).with_suffix(".jpg"), picture)
             results += coco_results(photo, masks, ensemble.members[0].category_ids)

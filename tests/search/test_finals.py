@@ -5,9 +5,9 @@ from itertools import islice
 
 import pytest
 
-from search.evidence import standard_error
 from search.finals import Pair, clearly_worse, meet, rounds
 from search.results import Standing
+from search.significance import standard_error
 
 DIVERGED = -1.0
 OVERLAP = 0.25  # five folds: one to validate on, four to train on

@@ -14,7 +14,7 @@ from search.run_folder import RunFolder
 from search.tracking import Tracker
 from trashseg.config import TrainConfig
 from trashseg.config_file import write_yaml
-from trashseg.ensemble import FoldModel
+from trashseg.fold_models import FoldModel
 
 
 def epoch_line(epoch: int) -> str:

@@ -322,6 +322,8 @@ def test_the_ensemble_scores_every_candidate_and_fold(
     metrics = ensembled["metrics"]
     assert set(metrics["oof"]) == {"soft_vote", "soft_vote_crf"}
     assert metrics["oof"]["soft_vote"]["images"] == 20
+    assert metrics["nested"]["images"] == 20
+    assert [step["step"] for step in metrics["steps"]] == ["selection", "tta", "crf"]
     assert set(metrics["candidates"]) == {"0", "1"}
     assert len(metrics["members"]) == 4
     assert len(list((searched.run.ensemble / "masks").rglob("*.png"))) == 20
@@ -346,8 +348,11 @@ def test_mlflow_has_the_folds_and_the_ensemble_under_the_same_parent(
     ensemble = searched.mlflow_run("ensemble")
     assert ensemble.info.status == "FINISHED"
     assert ensemble.data.tags["mlflow.parentRunId"] == parent
-    assert {"confusion.png", "metrics.json", "manifest.yaml"} <= set(searched.artifacts(ensemble))
+    assert {"confusion.png", "metrics.json", "manifest.yaml", "post.json"} <= set(
+        searched.artifacts(ensemble)
+    )
     assert "oof/soft_vote/miou" in ensemble.data.metrics
+    assert "nested/miou" in ensemble.data.metrics
     picture = searched.client.download_artifacts(ensemble.info.run_id, "confusion.png")
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
 

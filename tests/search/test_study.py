@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 import launch
 from search.config import SearchConfig, load_search_config
-from search.evidence import Comparison, Verdict
 from search.report import print_study
 from search.run_folder import RunFolder
+from search.significance import Comparison, Verdict
 from search.study import STUDIES, StudyFile, folds_of, load_study, plan, run_study
 from search.study_results import StudyResults, Training, VariantResult, summarise, to_csv
 from trashseg.config import TrainConfig
-from trashseg.ensemble import FoldModel
 from trashseg.errors import ConfigError
+from trashseg.fold_models import FoldModel
 
 NAMES = sorted(file.stem for file in STUDIES.glob("*.yaml"))
 

@@ -9,25 +9,34 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from tests.trashseg.trained_folds import Trained
-from trashseg.config import CrfConfig
+from trashseg.assemble import build_ensemble
+from trashseg.choice import Choice, Proposals, single
+from trashseg.config import CrfConfig, TtaConfig
 from trashseg.data.coco import CocoDataset, Photo, load_coco_test, rasterize, read_photo
 from trashseg.data.sample import write_sample
 from trashseg.ensemble import (
-    FoldModel,
-    build_ensemble,
+    Ensemble,
     evaluate_ensemble,
     load_ensemble,
     predict_photos,
     vote,
 )
-from trashseg.errors import CheckpointError, DataError
-from trashseg.member import load_member, probabilities, read_oof
+from trashseg.errors import CheckpointError, ConfigError, DataError, ResourceError
+from trashseg.fold_models import FoldModel, ballots_of, by_candidate, keep_missing_views
+from trashseg.manifest import read_manifest, write_manifest
+from trashseg.masks import out_of_fold_masks
+from trashseg.member import load_member, probabilities
+from trashseg.metrics import scores_of
+from trashseg.oof import read_oof, read_vote
+from trashseg.views import View, views_of
 
 pytestmark = pytest.mark.slow
 SOFT_CRF = CrfConfig(iterations=2)
+FLIP = TtaConfig(views=("identity", "horizontal_flip"))
 
 
 def _mask(folder: Path, photo: Photo) -> NDArray[np.uint8]:
@@ -53,7 +62,7 @@ def _build(trained: Trained, out: Path, **changes: Any) -> dict[str, Any]:
         "dataset": trained.dataset,
         "folds": trained.folds,
         "out": out,
-        "crf": SOFT_CRF,
+        "proposals": Proposals(crf=(SOFT_CRF,)),
         "metric": "miou",
         "resources": trained.resources,
     }
@@ -78,21 +87,42 @@ def _metrics(ensemble: Path) -> dict[str, Any]:
     return dict(json.loads((ensemble / "metrics.json").read_text()))
 
 
+def _post(ensemble: Path) -> dict[str, Any]:
+    return dict(json.loads((ensemble / "post.json").read_text()))
+
+
+def _ensemble(trained: Trained, weights: dict[int, float], tta: TtaConfig = FLIP) -> Ensemble:
+    """Of models by their place in the list."""
+    members = [load_member(trained.models[i].folder, trained.resources.device) for i in weights]
+    return Ensemble(tuple(members), tuple(weights.values()), tta, None, trained.resources)
+
+
 # --- who votes ---------------------------------------------------------------------------------
 
 
-def test_a_photos_vote_is_the_average_of_the_two_models_that_had_it_in_validation(
-    trained: Trained, built: Path
+def test_a_photos_vote_is_the_weighted_mean_of_the_two_models_that_had_it_in_validation(
+    trained: Trained,
 ) -> None:
     seen = set()
-    for photo, fold in zip(trained.dataset.photos, trained.folds.fold_of, strict=True):
-        at_64, at_32 = (read_oof(trained.run / f"folds/{rank}/{fold}", photo) for rank in (0, 1))
-        small_enlarged = _enlarged(at_32, 64).astype(np.float16)
-        average = (at_64.astype(np.float32) + small_enlarged.astype(np.float32)) / 2
-        mask = _mask(_soft_vote_folder(built), photo)  # 64 pixels, as the photos
-        np.testing.assert_array_equal(mask, average.argmax(axis=0))
-        seen |= set(np.unique(mask))
+    ballots = ballots_of(by_candidate(trained.models), trained.dataset, trained.folds)
+    assert [ballot.photo for ballot in ballots] == list(trained.dataset.photos)
+    for ballot, fold in zip(ballots, trained.folds.fold_of, strict=True):
+        at_64, at_32 = (
+            read_oof(trained.run / f"folds/{rank}/{fold}", ballot.photo) for rank in (0, 1)
+        )
+        expected = 0.25 * at_64.astype(np.float32) + 0.75 * _enlarged(at_32, 64)
+        average = read_vote(ballot, (0.25, 0.75), ["identity_1"])
+        np.testing.assert_allclose(average, expected, atol=1e-6)
+        seen |= set(np.unique(average.argmax(axis=0)))
     assert len(seen) >= 3  # equal to something
+
+
+def test_the_masks_are_those_of_the_choice(trained: Trained, built: Path) -> None:
+    weights = _post(built)["chosen"]["weights"]
+    for ballot in ballots_of(by_candidate(trained.models), trained.dataset, trained.folds):
+        masks = out_of_fold_masks(ballot, tuple(weights), ("identity_1",), None)
+        written = _mask(_soft_vote_folder(built), ballot.photo)
+        np.testing.assert_array_equal(written, masks.final)
 
 
 def test_a_vote_of_a_model_that_was_trained_on_the_photo_is_never_read(
@@ -126,20 +156,21 @@ def test_models_of_one_fold_alone_vote_on_that_folds_photos_alone(
 # --- the vote ----------------------------------------------------------------------------------
 
 
-def test_a_soft_vote_is_the_mean_of_the_softmax_of_members_of_different_sizes(
+def test_a_soft_vote_is_the_weighted_mean_over_members_of_different_sizes_and_their_views(
     trained: Trained,
 ) -> None:
-    device = trained.resources.device
-    members = [load_member(trained.models[index].folder, device) for index in (0, 2, 3)]
+    device, weights = trained.resources.device, {0: 0.5, 2: 0.125, 3: 0.375}
+    ensemble = _ensemble(trained, weights)
     photos = [read_photo(photo.path) for photo in trained.dataset.photos[:2]]
-    votes = vote(members, photos, trained.resources)
+    votes = vote(ensemble, photos)
     assert votes.shape == (2, 12, 64, 64)
     assert votes.dtype == np.float16
-    for row in range(2):
-        softmax = [probabilities(m, photos, device)[row].numpy() for m in members]
-        assert [s.shape[-1] for s in softmax] == [64, 32, 32]
-        expected = np.mean([_enlarged(s, 64) for s in softmax], axis=0)
-        np.testing.assert_allclose(votes[row], expected, atol=2e-3)
+    expected = np.zeros((2, 12, 64, 64))
+    for member, weight in zip(ensemble.members, weights.values(), strict=True):
+        for view in views_of(FLIP):
+            for row, softmax in enumerate(probabilities(member, photos, device, view).numpy()):
+                expected[row] += weight / 2 * _enlarged(softmax, 64)
+    np.testing.assert_allclose(votes, expected, atol=2e-3)
     np.testing.assert_allclose(votes.astype(float).sum(axis=1), 1, atol=5e-3)
 
 
@@ -148,7 +179,82 @@ def test_the_vote_of_one_member_is_its_softmax(trained: Trained) -> None:
     member = load_member(trained.models[0].folder, device)
     photo = read_photo(trained.dataset.photos[0].path)
     alone = probabilities(member, [photo], device).half().numpy()
-    np.testing.assert_array_equal(vote([member], [photo], trained.resources), alone)
+    ensemble = _ensemble(trained, {0: 1.0}, TtaConfig())
+    np.testing.assert_array_equal(vote(ensemble, [photo]), alone)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.5])
+def test_a_members_view_is_what_it_says_of_the_photo_that_is_seen_so(
+    trained: Trained, scale: float
+) -> None:
+    device = trained.resources.device
+    member = load_member(trained.models[0].folder, device)
+    photo = read_photo(trained.dataset.photos[0].path)
+    mirrored = np.ascontiguousarray(photo[:, ::-1])
+    seen = probabilities(member, [photo], device, View("horizontal_flip", scale))
+    plain = probabilities(member, [mirrored], device, View("identity", scale))
+    assert seen.shape == (1, 12, 64, 64)
+    np.testing.assert_allclose(seen.numpy(), plain.numpy()[..., ::-1], atol=1e-4)
+
+
+def test_views_are_kept_once_beside_the_plain_votes(trained: Trained, tmp_path: Path) -> None:
+    model = FoldModel(
+        0, 0, Path(shutil.copytree(trained.models[0].folder, tmp_path / "0/0")), trained.models[0].config
+    )  # fmt: skip
+    views = (View(), View("rotate_90"), View("identity", 1.5))
+    for _ in range(2):
+        keep_missing_views([model], views, trained.dataset, trained.folds, trained.resources)
+        kept = sorted((model.folder / "oof_views").rglob("*.npz"))
+        times = [file.stat().st_mtime_ns for file in kept]
+        assert len(kept) == 2 * 10
+        assert {file.parent.name for file in kept} == {"rotate_90_1", "identity_1.5"}
+    assert [file.stat().st_mtime_ns for file in kept] == times
+    photo = trained.dataset.photos[int(trained.folds.split(0)[1][0])]
+    member = load_member(model.folder, trained.resources.device)
+    turned = probabilities(member, [read_photo(photo.path)], trained.resources.device, views[1])
+    kept_vote = read_oof(model.folder, photo, "rotate_90_1").astype(np.float32)
+    np.testing.assert_allclose(kept_vote, turned[0].numpy(), atol=2e-3)
+
+
+def test_views_that_the_disk_has_no_room_for_are_refused_before_any_is_made(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained.models[3]
+    plain = sum(file.stat().st_size for file in (model.folder / "oof").iterdir())
+    full_disk = shutil.disk_usage("/")._replace(free=2 * plain - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full_disk)
+    views = (View(), View("rotate_90", 2.0), View("rotate_270", 2.0))
+    with pytest.raises(ResourceError, match=r"folds/1/1: votes in more views take .*: make room"):
+        keep_missing_views([model], views, trained.dataset, trained.folds, trained.resources)
+    assert not (model.folder / "oof_views/rotate_90_2").exists()
+
+
+def test_predicting_out_of_the_manifest_gives_what_was_decided_out_of_fold(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """Members of fold 0 alone, so that its photos are new to all of them."""
+    models = [model for model in trained.models if model.fold == 0]
+    choice = Choice((0.25, 0.75), FLIP, SOFT_CRF)
+    keep_missing_views(models, views_of(FLIP), trained.dataset, trained.folds, trained.resources)
+    folders = {model.folder: weight for model, weight in zip(models, choice.weights, strict=True)}
+    out = tmp_path / "ensemble"
+    write_manifest(out, out, folders, trained.dataset.classes, choice, "soft_vote_crf")
+    ensemble = load_ensemble(out, trained.resources)
+    ballots = ballots_of(by_candidate(models), trained.dataset, trained.folds)
+    assert len(ballots) == 10
+    photos = [ballot.photo for ballot in ballots]
+    votes = vote(ensemble, [read_photo(photo.path) for photo in photos])
+    same, refined = [], []
+    for ballot, average, (_, masks) in zip(
+        ballots, votes, predict_photos(ensemble, photos), strict=True
+    ):
+        expected = read_vote(ballot, choice.weights, choice.views)
+        np.testing.assert_allclose(average.astype(np.float32), expected, atol=2e-3)
+        kept = out_of_fold_masks(ballot, choice.weights, choice.views, SOFT_CRF)
+        same.append((masks.final == kept.final).mean())
+        refined.append((kept.final != kept.soft_vote).mean())
+    assert np.mean(same) > 0.995  # votes on disk are rounded to 16 bits, and some pixels are ties
+    assert np.mean(refined) > 0  # the CRF was there
 
 
 # --- scores and the choice ---------------------------------------------------------------------
@@ -156,7 +262,12 @@ def test_the_vote_of_one_member_is_its_softmax(trained: Trained) -> None:
 
 def test_metrics_json_has_out_of_fold_test_member_and_candidate_scores(built: Path) -> None:
     metrics = _metrics(built)
-    assert set(metrics) == {"oof", "test", "chosen", "members", "candidates"}
+    assert set(metrics) == {
+        *("oof", "test", "chosen", "members", "candidates"),
+        *("nested", "steps"),
+    }
+    assert metrics["nested"]["images"] == 20
+    assert [step["step"] for step in metrics["steps"]] == ["selection", "tta", "crf"]
     assert set(metrics["oof"]) == set(metrics["test"]) == {"soft_vote", "soft_vote_crf"}
     assert metrics["oof"]["soft_vote"]["images"] == 20
     assert metrics["test"]["soft_vote"]["images"] == 5
@@ -169,8 +280,7 @@ def test_metrics_json_has_out_of_fold_test_member_and_candidate_scores(built: Pa
 def test_a_candidates_score_is_that_of_its_own_votes(trained: Trained, built: Path) -> None:
     hits = 0
     for photo, fold in zip(trained.dataset.photos, trained.folds.fold_of, strict=True):
-        softmax = read_oof(trained.run / f"folds/1/{fold}", photo)
-        votes = _enlarged(softmax, 64).astype(np.float16)  # as they are kept
+        votes = _enlarged(read_oof(trained.run / f"folds/1/{fold}", photo), 64)
         hits += (votes.argmax(axis=0) == rasterize(photo)).sum()
     accuracy = _metrics(built)["candidates"]["1"]["pixel_accuracy"]
     assert accuracy == pytest.approx(hits / (20 * 64 * 64))
@@ -194,10 +304,10 @@ def test_confusion_csv_counts_the_chosen_masks(trained: Trained, built: Path) ->
         ("perfect", CrfConfig(bilateral_weight=0.0, gaussian_sxy=8.0), "soft_vote"),
         ("perfect", CrfConfig(bilateral_weight=0.0, gaussian_weight=0.0), "soft_vote"),
     ],
-    ids=["it cleans up noise", "it wipes small objects away", "it changes nothing"],
+    ids=["it cleans up noise", "it wipes small objects away", "it changes wrong_vote"],
 )
 @pytest.mark.parametrize("metric", ["miou", "miou_image"])
-def test_the_crf_is_kept_only_where_it_raises_the_metric_out_of_fold(
+def test_the_crf_is_kept_only_where_it_raises_the_metric_out_of_fold_by_more_than_its_noise(
     trained: Trained, tmp_path: Path, kind: str, crf: CrfConfig, chosen: str, metric: str
 ) -> None:
     rng = np.random.default_rng(0)
@@ -212,10 +322,14 @@ def test_the_crf_is_kept_only_where_it_raises_the_metric_out_of_fold(
         np.put_along_axis(softmax, labels[None].astype(int), np.float16(0.6), axis=0)
         np.savez_compressed(folder / "oof" / f"{photo.id}.npz", softmax)
     model = FoldModel(0, 0, folder, trained.models[0].config)
-    metrics = _build(trained, tmp_path / "out", models=[model], crf=crf, metric=metric)
+    proposals = Proposals(crf=(crf,))
+    metrics = _build(trained, tmp_path / "out", models=[model], proposals=proposals, metric=metric)
     plain, refined = (metrics["oof"][k][metric] for k in ("soft_vote", "soft_vote_crf"))
     assert plain == (pytest.approx(1.0) if kind == "perfect" else pytest.approx(0.5, abs=0.45))
-    assert metrics["chosen"] == chosen == ("soft_vote_crf" if refined > plain else "soft_vote")
+    step = metrics["steps"][-1]
+    assert (step["without"], step["with"]) == pytest.approx((plain, refined))
+    helps = refined - plain > step["noise"]
+    assert metrics["chosen"] == chosen == ("soft_vote_crf" if helps else "soft_vote")
     other = {"soft_vote", "soft_vote_crf"} - {chosen}
     assert sorted(path.name for path in (tmp_path / "out").glob("masks*")) == [
         "masks", f"masks_{other.pop()}"
@@ -225,6 +339,41 @@ def test_the_crf_is_kept_only_where_it_raises_the_metric_out_of_fold(
              for i in trained.folds.split(0)[1]]  # fmt: skip
     accuracy = metrics["oof"][chosen]["pixel_accuracy"]
     assert (np.stack(masks) == truth).mean() == pytest.approx(accuracy)
+
+
+def test_the_nested_score_is_of_masks_that_were_chosen_on_the_other_fold(
+    trained: Trained, built: Path
+) -> None:
+    folds = _post(built)["nested"]["folds"]
+    assert set(folds) == {"0", "1"}
+    counts = np.zeros((20, 12, 12), dtype=np.int64)
+    ballots = ballots_of(by_candidate(trained.models), trained.dataset, trained.folds)
+    for row, ballot in enumerate(ballots):
+        chosen = folds[str(ballot.fold)]
+        crf = CrfConfig(**chosen["crf"]) if chosen["crf"] else None
+        masks = out_of_fold_masks(ballot, tuple(chosen["weights"]), ("identity_1",), crf)
+        np.add.at(counts[row], (rasterize(ballot.photo), masks.final), 1)
+    expected = scores_of(torch.from_numpy(counts), trained.dataset.classes)
+    nested = _metrics(built)["nested"]
+    assert nested["miou_image"] == pytest.approx(expected.pop("miou_image"))
+    assert {**nested, "miou_image": None} == {**expected, "miou_image": None}
+
+
+def test_members_without_weight_are_not_in_the_manifest(trained: Trained, tmp_path: Path) -> None:
+    """The second candidate's votes are made useless: one object everywhere, and sure of it."""
+    run = Path(shutil.copytree(trained.run / "folds", tmp_path / "folds"))
+    models = [
+        FoldModel(m.candidate, m.fold, run / str(m.candidate) / str(m.fold), m.config)
+        for m in trained.models
+    ]
+    wrong_vote = np.zeros((12, 32, 32), np.float16)
+    wrong_vote[11] = 1
+    for file in (run / "1").rglob("*.npz"):
+        np.savez_compressed(file, wrong_vote)
+    _build(trained, tmp_path / "ensemble", models=models)
+    members = read_manifest(tmp_path / "ensemble").members
+    assert [(m.folder, m.weight) for m in members] == [("../folds/0/0", 0.5), ("../folds/0/1", 0.5)]
+    assert _post(tmp_path / "ensemble")["chosen"]["weights"] == list(single(0, 2).weights)
 
 
 # --- the test folder ---------------------------------------------------------------------------
@@ -271,14 +420,31 @@ def test_the_manifest_still_leads_to_the_members_when_the_run_has_moved(
     here, there = (
         load_ensemble(folder, trained.resources) for folder in (built, moved / "ensemble")
     )
+    names = [Path(m.folder).parts[-2:] for m in read_manifest(built).members]
+    assert len(names) >= 2
     assert [m.folder.resolve() for m in there.members] == [
-        (moved / "folds" / name).resolve() for name in ("0/0", "0/1", "1/0", "1/1")
+        (moved / "folds").joinpath(*name).resolve() for name in names
     ]
-    assert here.crf == there.crf
+    assert (here.weights, here.tta, here.crf) == (there.weights, there.tta, there.crf)
     first, second = (
         next(predict_photos(e, trained.dataset.photos[:1]))[1].final for e in (here, there)
     )
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_damaged_manifest_is_refused(built: Path, trained: Trained, tmp_path: Path) -> None:
+    text = (built / "manifest.yaml").read_text()
+    (tmp_path / "manifest.yaml").write_text(text.replace("weight: ", "weight: -"))
+    with pytest.raises(ConfigError, match=r"manifest.yaml: members.0.weight: .*greater than 0"):
+        load_ensemble(tmp_path, trained.resources)
+
+
+def test_candidates_of_different_folds_are_refused(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"folds/1: is trained on other folds than .*folds/0:"
+    ):
+        _build(trained, tmp_path / "out", models=trained.models[:3])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_ensemble_leaves_the_one_before_as_it_was(
@@ -299,7 +465,7 @@ def test_a_failed_ensemble_leaves_the_one_before_as_it_was(
 def test_a_single_fold_is_an_ensemble_of_one_without_crf(trained: Trained) -> None:
     ensemble = load_ensemble(trained.models[3].folder, trained.resources)
     assert [member.folder for member in ensemble.members] == [trained.models[3].folder]
-    assert ensemble.crf is None
+    assert (ensemble.weights, ensemble.tta, ensemble.crf) == ((1.0,), TtaConfig(), None)
 
 
 def test_a_folder_that_holds_no_model_is_refused(trained: Trained, tmp_path: Path) -> None:

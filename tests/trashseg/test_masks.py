@@ -20,9 +20,9 @@ from trashseg.masks import (
     decide,
     photo_masks,
     refine_limited,
-    resize_probabilities,
     stream,
 )
+from trashseg.oof import resize_probabilities
 from trashseg.pictures import write_image
 
 
@@ -104,26 +104,23 @@ def photo_file(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-def _votes() -> NDArray[np.float16]:
-    """Two voters, three classes, 4x4: (0, 0.75, 0.25) and (0.25, 0.25, 0.5) in every pixel."""
-    votes = np.array([[0, 0.75, 0.25], [0.25, 0.25, 0.5]], dtype=np.float16)
-    return np.broadcast_to(votes[:, :, None, None], (2, 3, 4, 4))
+def _vote() -> NDArray[np.float16]:
+    """(1/8, 1/2, 3/8) in each of 4x4 pixels."""
+    vote = np.array([0.125, 0.5, 0.375], dtype=np.float16)
+    return np.broadcast_to(vote[:, None, None], (3, 4, 4))
 
 
-def test_voters_are_averaged_before_the_decision(photo_file: Path) -> None:
-    masks = photo_masks(_votes(), photo_file, crf=None, each_voter=True)
-    # the mean is (1/8, 1/2, 3/8): class 1, though the second voter alone says 2
+def test_a_vote_is_enlarged_to_the_photo_and_decided(photo_file: Path) -> None:
+    masks = photo_masks(_vote(), photo_file, crf=None)
     assert masks.soft_vote.shape == (6, 10)
     assert (masks.soft_vote == 1).all()
     assert masks.soft_vote_crf is None
     assert masks.final is masks.soft_vote
-    assert [np.unique(voter).tolist() for voter in masks.voters] == [[1], [2]]
     assert masks.confidence.tolist() == [0.0, 0.5, 0.0]
 
 
 def test_with_a_crf_the_refined_map_is_the_final_one(photo_file: Path) -> None:
-    masks = photo_masks(_votes(), photo_file, crf=CrfConfig(), each_voter=False)
-    assert masks.voters == ()
+    masks = photo_masks(_vote(), photo_file, crf=CrfConfig())
     assert masks.soft_vote_crf is not None
     assert masks.final is masks.soft_vote_crf
     assert (masks.final == 1).all()

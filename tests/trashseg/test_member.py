@@ -14,9 +14,10 @@ from tests.trashseg.trained_folds import Trained, tiny_config
 from trashseg.data.coco import load_coco, rasterize, read_photo
 from trashseg.data.folds import make_folds, read_folds
 from trashseg.device import Resources
-from trashseg.ensemble import FoldModel
 from trashseg.errors import CheckpointError, TrashSegError
-from trashseg.member import load_member, member_scores, probabilities, read_oof, train_member
+from trashseg.fold_models import FoldModel
+from trashseg.member import load_member, member_scores, probabilities, train_member
+from trashseg.oof import read_oof
 
 CPU = Resources(1, torch.device("cpu"))
 pytestmark = pytest.mark.slow

@@ -17,9 +17,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tests.trashseg.trained_folds import Trained
+from trashseg.assemble import build_ensemble
+from trashseg.choice import Proposals
 from trashseg.config import CrfConfig
 from trashseg.data.coco import load_coco, rasterize
-from trashseg.ensemble import Ensemble, build_ensemble, evaluate_ensemble, load_ensemble
+from trashseg.ensemble import Ensemble, evaluate_ensemble, load_ensemble
 from trashseg.errors import DataError, TrashSegError
 from trashseg.pictures import overlay, palette
 from trashseg.predict import find_photos, predict, prediction_string
@@ -46,14 +48,14 @@ def _photos(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def ensemble(trained: Trained) -> Ensemble:
-    """Four members with the CRF, whatever it does to the scores."""
+    """What was chosen of four members, with the CRF, whatever it does to the scores."""
     out = trained.run / "predictor"
     build_ensemble(
         trained.models,
         trained.dataset,
         trained.folds,
         out,
-        CrfConfig(iterations=2),
+        Proposals(crf=(CrfConfig(iterations=2),)),
         "miou",
         trained.resources,
     )

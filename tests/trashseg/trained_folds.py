@@ -10,7 +10,7 @@ from trashseg.config_loss import CrossEntropyConfig
 from trashseg.data.coco import CocoDataset, load_coco
 from trashseg.data.folds import Folds, make_folds
 from trashseg.device import Resources
-from trashseg.ensemble import FoldModel
+from trashseg.fold_models import FoldModel
 from trashseg.member import train_member
 
 

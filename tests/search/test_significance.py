@@ -5,7 +5,16 @@ import random
 
 import pytest
 
-from search.evidence import Scores, compare, holm, interval, p_value, paired, spread, standard_error
+from search.significance import (
+    Scores,
+    compare,
+    holm,
+    interval,
+    p_value,
+    paired,
+    spread,
+    standard_error,
+)
 
 PAIRS = [(fold, seed) for fold in range(3) for seed in range(2)]
 

@@ -1,0 +1,414 @@
+"""What is done with votes: each step kept or not on votes whose worth is known, and nothing leaks."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.trashseg.written_votes import blind, noisy, shifted, truth, write_votes
+from trashseg.choice import Choice, Proposals, equal_vote, single
+from trashseg.config import CrfConfig, TtaConfig
+from trashseg.data.coco import CocoDataset, load_coco, rasterize
+from trashseg.data.folds import Folds, stratify
+from trashseg.evidence import FullSize, PixelSample, draw_sample
+from trashseg.fold_models import FoldModel, ballots_of, by_candidate
+from trashseg.masks import out_of_fold_masks
+from trashseg.metrics import mean_iou
+from trashseg.postprocess import (
+    Decision,
+    Evidence,
+    Step,
+    decide,
+    decide_by_fold,
+    subset,
+    take,
+)
+
+# Without colour, so that what it does to a mask is known: it takes lone pixels for their neighbours.
+SMOOTH = CrfConfig(bilateral_weight=0.0, gaussian_sxy=2.0)
+WIPE = CrfConfig(bilateral_weight=0.0, gaussian_sxy=8.0, gaussian_weight=20.0)
+NOTHING = CrfConfig(bilateral_weight=0.0, gaussian_weight=0.0)
+FLIP = TtaConfig(views=("identity", "horizontal_flip"))
+both_metrics = pytest.mark.parametrize("metric", ["miou", "miou_image"])
+
+
+@pytest.fixture(scope="module")
+def dataset(sample: Path) -> CocoDataset:
+    return load_coco(sample)
+
+
+@pytest.fixture(scope="module")
+def folds(dataset: CocoDataset) -> Folds:
+    return stratify(dataset, 4, 0)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as threads:  # draws arguments exactly as the process pool does
+        yield threads
+
+
+def gather(
+    pool: ThreadPoolExecutor,
+    models: Sequence[FoldModel],
+    dataset: CocoDataset,
+    folds: Folds,
+    proposals: Proposals = Proposals(),  # noqa: B008
+) -> Evidence:
+    ballots = ballots_of(by_candidate(models), dataset, folds)
+    views = [view.name for view in proposals.views]
+    return Evidence(
+        sample=draw_sample(pool, ballots, views, 12),  # type: ignore[arg-type]
+        full=FullSize(pool, ballots, 12),  # type: ignore[arg-type]
+        fold_of=np.array([ballot.fold for ballot in ballots]),
+    )
+
+
+def decided(evidence: Evidence, proposals: Proposals, metric: str = "miou") -> Decision:
+    return decide(evidence, proposals, metric, np.arange(20), thorough=True)
+
+
+def step(decision: Decision, name: str) -> Step:
+    return next(step for step in decision.steps if step.name == name)
+
+
+# --- selection ---------------------------------------------------------------------------------
+
+
+@both_metrics
+def test_two_candidates_that_each_see_a_half_are_both_kept(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor, metric: str
+) -> None:
+    models = [
+        *write_votes(tmp_path, 0, dataset, folds, blind(left=True)),
+        *write_votes(tmp_path, 1, dataset, folds, blind(left=False)),
+        *write_votes(tmp_path, 2, dataset, folds, shifted),
+    ]
+    evidence = gather(pool, models, dataset, folds)
+    decision = decided(evidence, Proposals(crf=()), metric)
+    selection = step(decision, "selection")
+    # In each half one knows and the other has no opinion; the third is never right about an object.
+    assert selection.kept
+    assert decision.choice.weights[2] == 0
+    assert min(decision.choice.weights[:2]) > 0
+    assert selection.comparison is not None
+    assert selection.comparison.gain > selection.comparison.noise > 0
+
+
+def test_a_candidate_that_adds_nothing_is_left_out(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    models = [
+        *write_votes(tmp_path, 0, dataset, folds, shifted),
+        *write_votes(tmp_path, 1, dataset, folds, truth),
+    ]
+    decision = decided(gather(pool, models, dataset, folds), Proposals(crf=()))
+    assert decision.choice == single(1, 2)
+    assert (
+        step(decision, "selection").describe()["why"].startswith("nothing was found that differs")
+    )
+
+
+def test_of_candidates_that_are_equally_good_one_votes(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    models = [
+        *write_votes(tmp_path, 0, dataset, folds, noisy(0.2)),
+        *write_votes(tmp_path, 1, dataset, folds, noisy(0.2)),
+    ]
+    decision = decided(gather(pool, models, dataset, folds), Proposals(crf=()))
+    assert decision.choice == single(0, 2)
+
+
+# --- views -------------------------------------------------------------------------------------
+
+
+@both_metrics
+@pytest.mark.parametrize(
+    ("plain", "flipped", "kept"),
+    [(noisy(0.3), truth, True), (truth, shifted, False), (noisy(0.3), noisy(0.3), False)],
+    ids=["it knows better", "it knows worse", "it knows the same"],
+)
+def test_a_view_is_kept_only_where_it_helps(
+    tmp_path: Path,
+    dataset: CocoDataset,
+    folds: Folds,
+    pool: ThreadPoolExecutor,
+    metric: str,
+    plain: object,
+    flipped: object,
+    kept: bool,
+) -> None:
+    models = write_votes(tmp_path, 0, dataset, folds, plain)  # type: ignore[arg-type]
+    write_votes(tmp_path, 0, dataset, folds, flipped, view="horizontal_flip_1")  # type: ignore[arg-type]
+    proposals = Proposals(tta=(FLIP,), crf=())
+    decision = decided(gather(pool, models, dataset, folds, proposals), proposals, metric)
+    # a half of 0.6 for the truth and of 0.6 for noise: a tie that the lower class wins, at times right
+    assert step(decision, "tta").kept == kept
+    assert decision.choice.tta == (FLIP if kept else TtaConfig())
+
+
+# --- CRF ---------------------------------------------------------------------------------------
+
+
+@both_metrics
+@pytest.mark.parametrize(
+    ("say", "crf", "kept"),
+    [(noisy(0.1), SMOOTH, True), (truth, WIPE, False), (truth, NOTHING, False)],
+    ids=["it cleans up noise", "it wipes small objects away", "it changes nothing"],
+)
+def test_a_crf_is_kept_only_where_it_helps(
+    tmp_path: Path,
+    dataset: CocoDataset,
+    folds: Folds,
+    pool: ThreadPoolExecutor,
+    metric: str,
+    say: object,
+    crf: CrfConfig,
+    kept: bool,
+) -> None:
+    models = write_votes(tmp_path, 0, dataset, folds, say)  # type: ignore[arg-type]
+    decision = decided(gather(pool, models, dataset, folds), Proposals(crf=(crf,)), metric)
+    assert step(decision, "crf").kept == kept
+    assert decision.choice.crf == (crf if kept else None)
+
+
+def test_the_best_of_several_crfs_is_found_on_few_photos_and_checked_on_all(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    models = write_votes(tmp_path, 0, dataset, folds, noisy(0.1))
+    evidence = gather(pool, models, dataset, folds)
+    decision = decided(evidence, Proposals(crf=(WIPE, SMOOTH, NOTHING), crf_photos=5))
+    assert decision.choice.crf == SMOOTH
+    assert step(decision, "crf").photos == 20
+    assert evidence.full.refinements == 3 * 5 + 15  # all on five photos, the best on the others
+    again = decided(evidence, Proposals(crf=(WIPE, SMOOTH, NOTHING), crf_photos=5))
+    assert again == decision
+    assert evidence.full.refinements == 30  # nothing twice
+
+
+def test_a_gain_within_its_noise_is_not_kept(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    """One photo of 20 gains: by the bootstrap the standard error is as large as the gain."""
+    lucky = dataset.photos[3].id
+    models = [
+        *write_votes(tmp_path, 0, dataset, folds, shifted),
+        *write_votes(
+            tmp_path,
+            1,
+            dataset,
+            folds,
+            lambda photo: (truth if photo.id == lucky else shifted)(photo),
+        ),
+    ]
+    evidence = gather(pool, models, dataset, folds)
+    worse, better = single(0, 2), single(1, 2)
+    everyone = np.arange(20)
+    taken = take(
+        "selection", worse, lambda _: better, evidence.sampled, "miou_image", everyone, everyone
+    )
+    assert taken.comparison is not None
+    assert taken.comparison.gain > 0
+    assert taken.kept == (taken.comparison.gain > taken.comparison.noise)
+    # the gain of one photo in 20: mean g/20, standard error g * sqrt(1/20 * 19/20 / 20) = 0.97 g/20
+    assert taken.comparison.noise == pytest.approx(taken.comparison.gain * 0.97, rel=0.15)
+
+
+def test_a_step_is_measured_on_photos_that_its_parameters_were_not_picked_on(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    evidence = gather(pool, write_votes(tmp_path, 0, dataset, folds, noisy(0.1)), dataset, folds)
+    asked: dict[Choice, set[int]] = {}
+    base = single(0, 1)
+
+    def pick(photos: np.ndarray) -> Choice:
+        """A choice of its own for each set of photos, which is remembered."""
+        crf = CrfConfig(gaussian_weight=float(1 + len(asked)))
+        asked[replace(base, crf=crf)] = set(photos.tolist())
+        return replace(base, crf=crf)
+
+    measured: list[int] = []
+
+    def counts(choice: Choice, photos: np.ndarray) -> np.ndarray:
+        if choice != base:
+            assert not asked[choice] & set(photos.tolist())
+            measured.extend(photos.tolist())
+        return evidence.sampled(base, photos)
+
+    some = np.array([1, 2, 5, 7, 8, 11, 13])
+    taken = take("crf", base, pick, counts, "miou", np.arange(20), some)
+    assert sorted(measured) == list(range(20))
+    assert asked[taken.found] == set(some.tolist())
+
+
+def test_on_a_single_photo_nothing_is_decided(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    evidence = gather(pool, write_votes(tmp_path, 0, dataset, folds, noisy(0.1)), dataset, folds)
+    decision = decide(evidence, Proposals(crf=(SMOOTH,)), "miou", np.array([4]), thorough=True)
+    assert decision.choice == single(0, 1)
+    assert not any(step.kept for step in decision.steps)
+
+
+def test_few_photos_are_shared_by_all_who_may_look_at_them() -> None:
+    everyone = np.arange(50)
+    without_some = np.setdiff1d(everyone, [3, 4, 5])
+    all_of_them, fewer = subset(everyone, 50, 20), subset(without_some, 50, 20)
+    assert len(all_of_them) == len(fewer) == 20
+    assert set(fewer) >= set(all_of_them) - {3, 4, 5}
+    assert not set(fewer) & {3, 4, 5}
+    assert subset(fewer, 50, 100).tolist() == fewer.tolist()
+
+
+# --- nested ------------------------------------------------------------------------------------
+
+
+def drawn_elsewhere(dataset: CocoDataset, folds: Folds, fold: int) -> CocoDataset:
+    """The photos of `fold` have the polygons of their neighbours in the list."""
+    photos = list(dataset.photos)
+    for position in folds.split(fold)[1]:
+        other = dataset.photos[(position + 1) % len(photos)]
+        photos[position] = replace(photos[position], annotations=other.annotations)
+    return replace(dataset, photos=tuple(photos))
+
+
+@pytest.mark.slow
+def test_the_truth_of_a_fold_has_no_part_in_the_choices_that_it_is_scored_with(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    models = [
+        *write_votes(tmp_path, 0, dataset, folds, blind(left=True)),
+        *write_votes(tmp_path, 1, dataset, folds, blind(left=False)),
+    ]
+    for rank in (0, 1):
+        write_votes(tmp_path, rank, dataset, folds, noisy(0.1, seed=rank), view="horizontal_flip_1")
+    proposals = Proposals(tta=(FLIP,), crf=(SMOOTH, WIPE), crf_photos=8)
+    before = decide_by_fold(gather(pool, models, dataset, folds, proposals), proposals, "miou")
+    for fold in range(folds.count):
+        other = drawn_elsewhere(dataset, folds, fold)
+        evidence = gather(pool, models, other, folds, proposals)
+        after = decide_by_fold(evidence, proposals, "miou")
+        assert after[fold] == before[fold]
+        for another in set(range(folds.count)) - {fold}:
+            assert after[another] != before[another]  # who may look, sees it
+
+
+def test_a_folds_photos_are_scored_under_what_was_chosen_on_the_other_folds(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    """In fold 0 the first candidate is right, elsewhere the second: fold 0 gets the wrong one."""
+    fold_of = {p.id: f for p, f in zip(dataset.photos, folds.fold_of.tolist(), strict=True)}
+    models = [
+        *write_votes(
+            tmp_path, 0, dataset, folds, lambda p: truth(p) if fold_of[p.id] == 0 else shifted(p)
+        ),
+        *write_votes(
+            tmp_path, 1, dataset, folds, lambda p: shifted(p) if fold_of[p.id] == 0 else truth(p)
+        ),
+    ]
+    found = decide_by_fold(gather(pool, models, dataset, folds), Proposals(crf=()), "miou_image")
+    assert found[0].choice == single(1, 2)
+
+
+def test_without_another_fold_to_choose_on_all_vote_alike(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    models = [
+        *write_votes(tmp_path, 0, dataset, folds, truth),
+        *write_votes(tmp_path, 1, dataset, folds, shifted),
+    ]
+    only = [model for model in models if model.fold == 2]
+    found = decide_by_fold(gather(pool, only, dataset, folds), Proposals(crf=(SMOOTH,)), "miou")
+    assert found == {2: Decision(equal_vote(2), ())}
+
+
+# --- evidence ----------------------------------------------------------------------------------
+
+
+def test_where_every_pixel_is_sampled_both_kinds_of_evidence_count_the_same(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    models = [
+        *write_votes(tmp_path, 0, dataset, folds, noisy(0.3, seed=1)),
+        *write_votes(tmp_path, 1, dataset, folds, noisy(0.3, seed=2)),
+    ]
+    evidence = gather(pool, models, dataset, folds)  # photos and networks have 64 pixels a side
+    choice, photos = Choice((0.25, 0.75)), np.arange(20)
+    sampled, full = evidence.sampled(choice, photos), evidence.full.counts(choice, photos)
+    np.testing.assert_array_equal(sampled, full)
+    assert full.sum(axis=(1, 2)).tolist() == [64 * 64] * 20
+    for photo, counts in zip(dataset.photos, full, strict=True):
+        pixels = np.bincount(rasterize(photo).ravel(), minlength=12)
+        assert counts.sum(axis=1).tolist() == pixels.tolist()
+
+
+def test_a_sample_keeps_to_its_memory_and_is_about_as_right_as_the_whole(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    models = write_votes(tmp_path, 0, dataset, folds, noisy(0.3))
+    ballots = ballots_of(by_candidate(models), dataset, folds)
+    budget = 20 * 12 * 2 * 500  # 500 pixels of each of 20 photos, 12 classes, 2 bytes
+    some, every = (
+        draw_sample(pool, ballots, ["identity_1"], 12, budget=bytes_)  # type: ignore[arg-type]
+        for bytes_ in (budget, 2**30)
+    )
+    assert some._votes.nbytes == budget
+    assert some.counts(single(0, 1)).sum(axis=(1, 2)).tolist() == [500] * 20
+    shares = [
+        float(np.trace(s.counts(single(0, 1)).sum(axis=0)) / s.counts(single(0, 1)).sum())
+        for s in (some, every)
+    ]
+    # 10000 pixels drawn of which about 0.725 are right: standard error 0.0045
+    assert shares[0] == pytest.approx(shares[1], abs=0.02)
+
+
+def test_a_sample_of_parts_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    votes = rng.random((7, 2, 2, 3, 11)).astype(np.float16)
+    labels = rng.integers(0, 3, (7, 11), dtype=np.uint8)
+    views = ["identity_1", "vertical_flip_1"]
+    choice = Choice((0.3, 0.7), TtaConfig(views=("identity", "vertical_flip")))
+    whole = PixelSample(votes, labels, views).counts(choice)
+    monkeypatch.setattr("trashseg.evidence.WORK_BYTES", 3 * 11 * 4 * 2)  # two photos at a time
+    np.testing.assert_array_equal(PixelSample(votes, labels, views).counts(choice), whole)
+    mean = (votes.astype(np.float64).mean(axis=2) * np.array([0.3, 0.7])[:, None, None]).sum(axis=1)
+    hits = (mean.argmax(axis=1) == labels).sum(axis=1)  # (7,)
+    assert whole.trace(axis1=1, axis2=2).tolist() == hits.tolist()
+
+
+def test_masks_are_those_that_were_counted_remembered_or_not(
+    tmp_path: Path,
+    dataset: CocoDataset,
+    folds: Folds,
+    pool: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = write_votes(tmp_path, 0, dataset, folds, noisy(0.1))
+    choice, photos = Choice((1.0,), crf=SMOOTH), np.arange(20)
+    for room, runs in ((2**20, 20), (0, 40)):
+        monkeypatch.setattr("trashseg.evidence.MASK_BYTES", room)
+        full = gather(pool, models, dataset, folds).full
+        counts = full.counts(choice, photos)
+        for (ballot, png), expected in zip(full.masks(choice), counts, strict=True):
+            mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+            assert mask is not None
+            by_hand = np.zeros((12, 12), dtype=np.int64)
+            np.add.at(by_hand, (rasterize(ballot.photo), mask), 1)
+            np.testing.assert_array_equal(by_hand, expected)
+            whole = out_of_fold_masks(ballot, choice.weights, choice.views, SMOOTH)
+            np.testing.assert_array_equal(mask, whole.final)
+        assert full.refinements == runs
+
+
+def test_the_score_of_evidence_is_that_of_the_metric(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    evidence = gather(pool, write_votes(tmp_path, 0, dataset, folds, truth), dataset, folds)
+    counts = evidence.full.counts(single(0, 1), np.arange(20))
+    assert mean_iou(torch.from_numpy(counts)).tolist() == [1.0] * 20

@@ -1,0 +1,81 @@
+"""Candidates whose out-of-fold votes are written by hand: what a network would have said is known."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.trashseg.trained_folds import tiny_config
+from trashseg.config_file import write_yaml
+from trashseg.data.coco import CocoDataset, Photo, rasterize
+from trashseg.data.folds import Folds
+from trashseg.files import write_json
+from trashseg.fold_models import FoldModel
+from trashseg.oof import oof_file
+from trashseg.views import PLAIN
+
+CLASSES = 12
+Labels = NDArray[np.integer]
+Say = Callable[[Photo], NDArray[Any]]  # labels (H, W), or votes (C, H, W)
+
+
+def write_votes(
+    run: Path, rank: int, dataset: CocoDataset, folds: Folds, say: Say, view: str = PLAIN.name
+) -> list[FoldModel]:
+    """Candidate `rank` says something of each photo, labels with 0.6; its folds count as trained."""
+    config = tiny_config(64)
+    models = [
+        FoldModel(rank, fold, run / str(rank) / str(fold), config) for fold in range(folds.count)
+    ]
+    for model in models:
+        write_yaml(model.folder / "config.yaml", config.model_dump(mode="json"))
+        write_json(model.folder / "metrics.json", {"miou": 0.5})
+        for position in folds.split(model.fold)[1]:
+            photo = dataset.photos[position]
+            file = oof_file(model.folder, photo, view)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            said = say(photo)
+            np.savez_compressed(file, softmax(said) if said.ndim == 2 else said)
+    return models
+
+
+def softmax(labels: Labels, sure: float = 0.6) -> NDArray[np.float16]:
+    """(H, W) to (C, H, W): `sure` of the label, the rest shared by all others."""
+    votes = np.full((CLASSES, *labels.shape), (1 - sure) / (CLASSES - 1), dtype=np.float16)
+    np.put_along_axis(votes, labels[None].astype(np.int64), np.float16(sure), axis=0)
+    return votes
+
+
+def truth(photo: Photo) -> Labels:
+    return rasterize(photo)
+
+
+def noisy(share: float, seed: int = 0) -> Say:
+    """The truth, but a `share` of the pixels is of any class."""
+
+    def say(photo: Photo) -> Labels:
+        rng = np.random.default_rng([seed, photo.id])
+        labels = rasterize(photo)
+        wrong = rng.random(labels.shape) < share
+        return np.where(wrong, rng.integers(0, CLASSES, labels.shape), labels)
+
+    return say
+
+
+def blind(left: bool) -> Callable[[Photo], NDArray[np.float16]]:
+    """Votes: the truth in one half of the photo, no opinion in the other."""
+
+    def say(photo: Photo) -> NDArray[np.float16]:
+        votes = softmax(rasterize(photo))
+        votes[:, :, slice(None, 32) if left else slice(32, None)] = 1 / CLASSES
+        return votes
+
+    return say
+
+
+def shifted(photo: Photo) -> Labels:
+    """Every object is taken for the next class."""
+    labels = rasterize(photo).astype(np.int64)
+    return np.where(labels > 0, labels % (CLASSES - 1) + 1, 0)

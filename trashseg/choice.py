@@ -1,0 +1,62 @@
+"""What can be done with the votes of several configurations, and what is tried."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trashseg.config import CrfConfig, TtaConfig
+from trashseg.views import View, views_of
+
+Weights = tuple[float, ...]
+PLAIN_TTA = TtaConfig()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How an ensemble predicts. Equal choices give equal masks."""
+
+    weights: Weights
+    """Of each candidate (a configuration with its folds), sum 1; 0 leaves it out."""
+    tta: TtaConfig = PLAIN_TTA
+    crf: CrfConfig | None = None
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return tuple(view.name for view in views_of(self.tta))
+
+    @property
+    def without_crf(self) -> "Choice":
+        return replace(self, crf=None)
+
+    def describe(self) -> dict[str, Any]:
+        """For a report."""
+        return {
+            "weights": list(self.weights),
+            "tta": self.tta.model_dump(mode="json"),
+            "crf": self.crf.model_dump(mode="json") if self.crf else None,
+        }
+
+
+def equal_vote(candidates: int) -> Choice:
+    """All candidates count the same, nothing is done to their votes."""
+    return Choice((1 / candidates,) * candidates)
+
+
+def single(candidate: int, candidates: int) -> Choice:
+    """One candidate votes alone."""
+    return Choice(tuple(float(other == candidate) for other in range(candidates)))
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What is tried beyond the plain vote. None of it may have been proposed by looking at scores:
+    the same proposals serve every fold, also that which they are judged on."""
+
+    tta: tuple[TtaConfig, ...] = ()
+    crf: tuple[CrfConfig, ...] = (CrfConfig(),)
+    crf_photos: int = 200
+    """Photos on which CRF proposals are compared; the deployed one is checked on all."""
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """All that the networks have to be asked for, each once; the plain one first."""
+        return tuple(dict.fromkeys(v for tta in (PLAIN_TTA, *self.tta) for v in views_of(tta)))

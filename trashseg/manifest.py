@@ -1,0 +1,65 @@
+"""ENSEMBLE/manifest.yaml: all that `predict` and `evaluate` need to know of an ensemble."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trashseg.choice import Choice
+from trashseg.config import CrfConfig, TtaConfig
+from trashseg.config_file import read_yaml, validate, write_yaml
+from trashseg.sections import Positive, Section
+
+FILE = "manifest.yaml"
+
+Kind = Literal["soft_vote", "soft_vote_crf"]
+
+
+class ManifestMember(Section):
+    folder: str
+    """Of the trained fold, seen from the manifest's own."""
+    weight: Positive
+    """Of its vote; all sum to 1."""
+
+
+class Manifest(Section):
+    classes: tuple[str, ...]
+    """The background, then the categories by id."""
+    members: Annotated[tuple[ManifestMember, ...], Field(min_length=1)]
+    """Who votes."""
+    tta: TtaConfig
+    """Views in which each member sees each photo."""
+    chosen: Kind
+    """Whether the CRF is part of the ensemble."""
+    crf: CrfConfig
+    """The CRF that was compared with the vote alone."""
+
+
+def write_manifest(
+    folder: Path,
+    out: Path,
+    members: Mapping[Path, float],
+    classes: tuple[str, ...],
+    with_crf: Choice,
+    chosen: Kind,
+) -> None:
+    """Write into `folder`, which will be called `out`; `members` are folders and weights."""
+    assert with_crf.crf is not None, "one was compared with the vote alone"
+    manifest = Manifest(
+        classes=classes,
+        members=tuple(
+            ManifestMember(folder=Path(os.path.relpath(member, out)).as_posix(), weight=weight)
+            for member, weight in members.items()
+        ),
+        tta=with_crf.tta,
+        chosen=chosen,
+        crf=with_crf.crf,
+    )
+    write_yaml(folder / FILE, manifest.model_dump(mode="json"))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """ConfigError where it is damaged or of another version."""
+    return validate(Manifest, read_yaml(folder / FILE), where=str(folder / FILE))

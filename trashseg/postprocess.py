@@ -1,0 +1,190 @@
+"""What is done with the votes, decided out of fold: a step stays only if it helps by more than noise.
+
+The steps, each on top of what was kept before it: from the best single candidate to weights of several
+(selection), from the plain view to several (tta), from the vote to the refined vote (crf). Whatever a
+step's parameters are picked on, its gain is measured on photos that they were not picked on.
+
+Nested: the score that is quoted for a fold's photos is that of choices made on the other folds; what is
+deployed is chosen on all of them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trashseg.choice import Choice, Proposals, Weights, equal_vote, single
+from trashseg.counts import Counts
+from trashseg.evidence import FullSize, PixelSample
+from trashseg.noise import Comparison, compare, score
+from trashseg.selection import greedy_weights
+
+PARTS = 5  # a step is picked on four of them and measured on the fifth, in turn
+SEED = 0
+Positions = NDArray[np.int64]
+CountsOf = Callable[[Choice, Positions], Counts]
+Pick = Callable[[Positions], Choice]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step and whether it was kept."""
+
+    name: str
+    before: Choice
+    found: Choice
+    comparison: Comparison | None
+    """None where nothing was found that differs from what was there."""
+    photos: int
+
+    @property
+    def kept(self) -> bool:
+        return self.comparison is not None and self.comparison.beyond_noise
+
+    @property
+    def after(self) -> Choice:
+        return self.found if self.kept else self.before
+
+    def describe(self) -> dict[str, Any]:
+        """For a report; scores and noise are of the metric."""
+        compared = self.comparison
+        return {
+            "step": self.name,
+            "without": compared and compared.without,
+            "with": compared and compared.with_it,
+            "gain": compared and compared.gain,
+            "noise": compared and compared.noise,
+            "kept": self.kept,
+            "why": self.why,
+            "photos": self.photos,
+            "found": self.found.describe(),
+        }
+
+    @property
+    def why(self) -> str:
+        if self.comparison is None:
+            return "nothing was found that differs from what was kept before"
+        gain, noise = self.comparison.gain, self.comparison.noise
+        return f"the gain, {gain:+.5f}, is {'' if self.kept else 'not '}more than its noise, {noise:.5f}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen on some photos, and on what grounds."""
+
+    choice: Choice
+    steps: tuple[Step, ...]
+
+    def describe(self) -> dict[str, Any]:
+        return {**self.choice.describe(), "steps": [step.describe() for step in self.steps]}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a decision can be made on."""
+
+    sample: PixelSample
+    full: FullSize
+    fold_of: NDArray[np.int64]
+    """(N,) fold of each photo that was voted on."""
+
+    def sampled(self, choice: Choice, photos: Positions) -> Counts:
+        return self.sample.counts(choice)[photos]
+
+
+def decide_by_fold(evidence: Evidence, proposals: Proposals, metric: str) -> dict[int, Decision]:
+    """For each fold what is chosen on the others alone; on nothing, the equal vote is chosen."""
+    decisions = {}
+    for fold in np.unique(evidence.fold_of).tolist():
+        others = np.flatnonzero(evidence.fold_of != fold)
+        if len(others):
+            decisions[fold] = decide(evidence, proposals, metric, others, thorough=False)
+        else:
+            decisions[fold] = Decision(equal_vote(evidence.sample.candidates), ())
+    return decisions
+
+
+def decide(
+    evidence: Evidence, proposals: Proposals, metric: str, photos: Positions, *, thorough: bool
+) -> Decision:
+    """Go through the steps on `photos`. CRFs are compared on `proposals.crf_photos` of them; where
+    `thorough`, the one that is picked is then checked on all."""
+    few = subset(photos, len(evidence.fold_of), proposals.crf_photos)
+    crf_on = photos if thorough else few
+    sampled, full = evidence.sampled, evidence.full.counts
+    start = best_single(evidence, metric, photos)
+    selection = take("selection", start, weigher(evidence, metric), sampled, metric, photos, photos)
+    views = [replace(selection.after, tta=tta) for tta in proposals.tta] or [selection.after]
+    tta = take(
+        "tta", selection.after, picker(views, sampled, metric), sampled, metric, photos, photos
+    )
+    refined = [replace(tta.after, crf=crf) for crf in proposals.crf] or [tta.after]
+    crf = take("crf", tta.after, picker(refined, full, metric), full, metric, crf_on, few)
+    return Decision(crf.after, (selection, tta, crf))
+
+
+def subset(photos: Positions, total: int, count: int) -> Positions:
+    """At most `count` of them; subsets of several folds' photos share as many as they can, so that
+    what is counted for one serves the other."""
+    order = np.random.default_rng(SEED).permutation(total)
+    return np.sort(order[np.isin(order, photos)][:count])
+
+
+def take(
+    name: str,
+    before: Choice,
+    pick: Pick,
+    counts: CountsOf,
+    metric: str,
+    photos: Positions,
+    picked_on: Positions,
+) -> Step:
+    """Pick on `picked_on` and measure on `photos`, each under what was picked without it."""
+    if len(picked_on) < 2 or (found := pick(picked_on)) == before:
+        return Step(name, before, before, None, len(photos))
+    order, after = [], []
+    for part in range(min(PARTS, len(picked_on))):
+        unseen = np.arange(len(picked_on)) % PARTS == part
+        order.append(picked_on[unseen])
+        after.append(counts(pick(picked_on[~unseen]), picked_on[unseen]))
+    if len(rest := np.setdiff1d(photos, picked_on)):
+        order.append(rest)
+        after.append(counts(found, rest))
+    plain = counts(before, np.concatenate(order))
+    comparison = compare(plain, np.concatenate(after), metric)
+    return Step(name, before, found, comparison, len(plain))
+
+
+# --- what is picked ----------------------------------------------------------------------------
+
+
+def best_single(evidence: Evidence, metric: str, photos: Positions) -> Choice:
+    candidates = evidence.sample.candidates
+    options = [single(candidate, candidates) for candidate in range(candidates)]
+    return picker(options, evidence.sampled, metric)(photos)
+
+
+def weigher(evidence: Evidence, metric: str) -> Pick:
+    """Weights of all candidates, by greedy selection."""
+
+    def counts(weights: Weights) -> Counts:
+        return evidence.sample.counts(Choice(weights))
+
+    def pick(photos: Positions) -> Choice:
+        return Choice(greedy_weights(counts, evidence.sample.candidates, photos, metric))
+
+    return pick
+
+
+def picker(options: Sequence[Choice], counts: CountsOf, metric: str) -> Pick:
+    """The option with the best score, of equals the first; a single one is not even scored."""
+
+    def pick(photos: Positions) -> Choice:
+        if len(options) == 1:
+            return options[0]
+        scores = [score(counts(option, photos), metric) for option in options]
+        return options[int(np.argmax(scores))]
+
+    return pick
