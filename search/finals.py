@@ -6,8 +6,8 @@ still in on one more fold, and after the folds with one more seed. Whoever is cl
 `top_k`-th is out; it ends when `top_k` are left, or after `search.final_rounds` rounds. Those trainings
 are the ensemble's: for a trial that stays in, none is in vain.
 
-Clearly worse is what search/significance.py calls worse. The test is made anew after each round, so in all a
-trial is put out by chance more often than the test's level says; it is then one of near equals.
+Clearly worse is what search/significance.py calls worse. The test is made anew after each round, so in
+all a trial is put out by chance more often than its level says; it is then one of near equals.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
