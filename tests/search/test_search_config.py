@@ -7,8 +7,7 @@ import yaml
 
 from search.config import SearchConfig, load_search_config
 from trashseg.config import TrainConfig
-from trashseg.config_file import load_train_config
-from trashseg.config_file import validate, write_yaml
+from trashseg.config_file import load_train_config, validate, write_yaml
 from trashseg.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
