@@ -7,7 +7,7 @@ import yaml
 
 from search.config import SearchConfig, load_search_config
 from trashseg.config import TrainConfig
-from trashseg.config_file import validate, write_yaml
+from trashseg.config_file import load_train_config, validate, write_yaml
 from trashseg.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -73,7 +73,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
 
 def test_a_recipe_is_a_search_file_too() -> None:
     for recipe in sorted((CONFIGS / "recipes").glob("*.yaml")):
-        assert load_search_config(recipe).train.seed == 21
+        assert load_search_config(recipe).train == load_train_config(recipe)
 
 
 def test_the_training_configuration_has_no_search_keys() -> None:
