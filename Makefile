@@ -44,7 +44,7 @@ clean-demo:
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 # searches that are killed at random moments and taken up again: about half an hour
 faults: .venv/installed

@@ -57,7 +57,6 @@ def choose(run: RunFolder, top_k: int, fold_count: int) -> None:
     The run must be locked. Does nothing where there are no more finished trials than `top_k`.
     """
     config = run.config
-    run.finals_json.unlink(missing_ok=True)  # the candidates are those that the search ranks first
     finalists = dict(finished_trials(run)[: config.search.finalists])
     if len(finalists) <= top_k:
         return

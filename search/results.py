@@ -100,7 +100,7 @@ def write_results(
 
 def best_trials(run: RunFolder, top_k: int) -> list[tuple[str, TrainConfig]]:
     """Name and configuration of the `top_k` best finished trials; ConfigError where there are fewer."""
-    finished = finished_trials(run)
+    finished = finished_trials(run, read_standings(run))
     if len(finished) < top_k:
         raise ConfigError(
             f"{run.path}: has {len(finished)} finished trials, --top-k is {top_k}: lower it"
@@ -108,13 +108,16 @@ def best_trials(run: RunFolder, top_k: int) -> list[tuple[str, TrainConfig]]:
     return finished[:top_k]
 
 
-def finished_trials(run: RunFolder) -> list[tuple[str, TrainConfig]]:
-    """Name and configuration of all finished trials, best first."""
+def finished_trials(
+    run: RunFolder, standings: Sequence[Standing] = ()
+) -> list[tuple[str, TrainConfig]]:
+    """Name and configuration of all finished trials, best first; without `standings` by the search
+    alone."""
     config, space = run.config, run.space
     trials = read_trials(run.study_db, config.search.name)
     return [
         (row.trial_id, space.apply(config.train, row.point))
-        for row in leaderboard(trials, config.metric, read_standings(run))
+        for row in leaderboard(trials, config.metric, standings)
         if row.state == "finished"
     ]
 

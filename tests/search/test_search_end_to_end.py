@@ -85,6 +85,7 @@ def config(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchConf
                 "reduction_factor": 2,  # rungs at epochs 1 and 2
                 "max_failures": 0,
                 "finalists": 2,
+                "final_rounds": 2,
                 "seed": SEED,
                 "storage": str(folder / "runs"),
                 "tracking_uri": f"sqlite:///{folder}/mlflow.db",

@@ -43,10 +43,10 @@ class InterruptionError(Exception):
 
 def test_a_finished_fold_holds_what_its_description_says(trained: Trained) -> None:
     for model in trained.models:
-        assert sorted(path.name for path in model.folder.iterdir()) == [
+        assert {path.name for path in model.folder.iterdir()} - {"oof_views"} == {
             *("config.yaml", "folds.json", "history.jsonl", "metrics.json", "model.safetensors"),
             *("oof", "pictures"),
-        ]
+        }  # other tests may have asked for views
         assert len(_history(model.folder)) == 1
         assert list((model.folder / "pictures").glob("*.png"))
         again = read_folds(model.folder / "folds.json", trained.dataset)
