@@ -22,7 +22,8 @@ from trashseg.data.folds import Folds
 from trashseg.device import local_resources
 from trashseg.ensemble import FoldModel
 from trashseg.errors import ConfigError, TrashSegError
-from trashseg.member import member_scores, train_member
+from trashseg.member import member_scores
+from trashseg.rounds import train_in_rounds
 
 POLL_SECONDS = 1.0
 
@@ -137,7 +138,7 @@ def _train_fold(
 
     with FileLock(model.folder / LOCK, timeout=PREDECESSOR_SECONDS):
         store.pull(copy_of(model), model.folder)
-        scores = train_member(
+        scores = train_in_rounds(
             model.config,
             dataset,
             folds,
