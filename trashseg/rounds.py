@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from trashseg.config import TrainConfig, fingerprint
 from trashseg.config_pseudo import NoPseudoConfig
@@ -176,9 +177,12 @@ class _Rounds:
 
     def _origin(self, teacher: Path) -> str:
         """16 hex digits of all that the labels depend on."""
-        weights = hashlib.blake2b((teacher / LAST).read_bytes(), digest_size=16).hexdigest()
-        parts = [weights, dataset_key(self.pool.photos), fingerprint(self.config.pseudo)]
-        return hashlib.blake2b(" ".join(parts).encode(), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(digest_size=8)
+        for name, weights in sorted(load_file(teacher / LAST).items()):
+            digest.update(name.encode() + weights.numpy().tobytes())
+        digest.update(dataset_key(self.pool.photos).encode())
+        digest.update(fingerprint(self.config.pseudo).encode())
+        return digest.hexdigest()
 
     def _answers(self, teacher: Member) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
         """Likeliest class and its softmax (S, S), photo by photo."""
