@@ -274,22 +274,26 @@ def train(
     data: Annotated[Path, typer.Option(help="Folder of the photos and their json.")],
     fold: Annotated[int, typer.Option(help="Fold to validate on.")],
     out: Annotated[Path, typer.Option(help="Folder for the trained fold.")],
+    pseudo: Annotated[
+        Path | None, typer.Option(help="Folder of unlabelled photos to learn from too, in rounds.")
+    ] = None,
     set_: Set = None,
 ) -> None:
     """Train one configuration on one fold, without a search."""
+    given = ["pseudo.name=folder", f"pseudo.folder={pseudo.resolve()}"] if pseudo else []
     with user_errors():
         from trashseg.config_file import load_train_config
 
-        resolved = load_train_config(config, set_ or [])
+        resolved = load_train_config(config, [*given, *(set_ or [])])
         from search.display import print_scores
         from trashseg.data.coco import load_coco
         from trashseg.data.folds import make_folds
         from trashseg.device import local_resources
-        from trashseg.member import train_member
+        from trashseg.rounds import train_in_rounds
 
         dataset = load_coco(data)
         folds = make_folds(dataset, resolved.data)
-        scores = train_member(
+        scores = train_in_rounds(
             resolved, dataset, folds, fold, out, local_resources(), on_epoch=_print_epoch
         )
         print_scores({f"fold {fold}": scores})
@@ -304,9 +308,9 @@ def predict(
     """Masks, overlays, COCO results and submission.csv for a folder of photos."""
     with user_errors():
         from search.display import Display
+        from trashseg.data.unlabelled import find_photos
         from trashseg.device import local_resources
         from trashseg.ensemble import load_ensemble
-        from trashseg.predict import find_photos
         from trashseg.predict import predict as run_predict
 
         loaded = load_ensemble(model, local_resources())
@@ -342,6 +346,8 @@ def evaluate(
 
 
 def _print_epoch(metrics: dict[str, Any]) -> None:
+    if metrics["round"] and metrics["epoch"] == 1:
+        typer.echo(f"round {metrics['round']}, from scratch, with pseudo labels too")
     typer.echo(
         f"epoch {metrics['epoch']:3d}  loss {metrics['loss']:.4f}  val loss {metrics['val_loss']:.4f}"
         f"  miou {metrics['miou']:.4f}  best {metrics['best_miou']:.4f}  {metrics['seconds']:.1f} s"

@@ -154,6 +154,7 @@ def check_training(config: TrainConfig, dataset: CocoDataset, folds: Folds) -> N
     """Decode every photo and build the first trial's network once, so that a bad photo or missing
     weights are one error, not N trials; the same for a batch that the photos of a fold do not fill."""
     from trashseg.data.copy_paste import check_classes
+    from trashseg.data.unlabelled import open_pool
     from trashseg.models import build_model
     from trashseg.train import check_fits
 
@@ -161,6 +162,8 @@ def check_training(config: TrainConfig, dataset: CocoDataset, folds: Folds) -> N
     open_cache(dataset, config.data.image_size)
     for fold in range(folds.count):
         check_fits(config, folds, fold)
+        if config.pseudo.name != "none":
+            open_pool(config.pseudo, dataset, folds, fold)
     build_model(config.model, classes=2)
 
 

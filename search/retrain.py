@@ -24,7 +24,8 @@ from trashseg.data.folds import Folds
 from trashseg.device import local_resources
 from trashseg.errors import ConfigError, TrashSegError
 from trashseg.fold_models import FoldModel
-from trashseg.member import member_scores, train_member
+from trashseg.member import member_scores
+from trashseg.rounds import train_in_rounds
 
 POLL_SECONDS = 1.0
 Frame = AbstractContextManager[object]
@@ -154,7 +155,7 @@ def _train_fold(
 
     with FileLock(model.folder / LOCK, timeout=PREDECESSOR_SECONDS):
         store.pull(copy_of(model), model.folder)
-        scores = train_member(
+        scores = train_in_rounds(
             model.config,
             dataset,
             folds,

@@ -4,6 +4,7 @@ import errno
 import socket
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -81,8 +82,13 @@ def run_trial(point: Point, setting: TrialSetting) -> None:
 
 def train_folds(point: Point, setting: TrialSetting, name: str, store: CheckpointStore) -> None:
     folder = setting.run.trial(name)
+
+    def keep(_: object) -> None:
+        store.push(f"trials/{name}", folder)
+
     trainings = {
-        fold: build_training(point, setting, fold, folder) for fold in setting.config.search.folds
+        fold: build_training(point, setting, fold, folder, keep)
+        for fold in setting.config.search.folds
     }
     trial = Lockstep(trainings, setting.config.metric)
     for metrics in trial.history[-1:]:
@@ -106,17 +112,25 @@ def next_epoch(trial: Lockstep, folder: Path, min_free_gb: float) -> Metrics:
         time.sleep(POLL_SECONDS)
 
 
-def build_training(point: Point, setting: TrialSetting, fold: int, folder: Path) -> "FoldTraining":
+def build_training(
+    point: Point,
+    setting: TrialSetting,
+    fold: int,
+    folder: Path,
+    on_teacher_epoch: Callable[[Metrics], None] = lambda metrics: None,
+) -> "FoldTraining":
+    """The training whose epochs are reported; rounds before it, of pseudo labels, are trained first."""
     from trashseg.device import local_resources
+    from trashseg.rounds import train_teachers
     from trashseg.train import FoldTraining
 
+    config = setting.space.apply(setting.config.train, point)
+    dataset = _open_dataset(setting.config.search.data_dir)
+    resources = local_resources(setting.cpus, setting.gpu_memory)
+    out = folder / f"fold_{fold}"
+    pseudo = train_teachers(config, dataset, setting.folds, fold, out, resources, on_teacher_epoch)
     return FoldTraining(
-        setting.space.apply(setting.config.train, point),
-        _open_dataset(setting.config.search.data_dir),
-        setting.folds,
-        fold,
-        checkpoints=folder / f"fold_{fold}",
-        resources=local_resources(setting.cpus, setting.gpu_memory),
+        config, dataset, setting.folds, fold, checkpoints=out, resources=resources, pseudo=pseudo
     )
 
 

@@ -345,6 +345,20 @@ def test_an_unknown_class_to_paste_is_refused_before_a_search(data: Path) -> Non
     assert message.startswith("augment.copy_paste.classes: unknown class 'Pape', did you mean 'Pap")
 
 
+def test_unlabelled_photos_that_are_not_there_are_refused(data: Path) -> None:
+    Path("my.yaml").write_text("{model: {weights: none}, data: {image_size: 64}}")
+    arguments = ("train", "--config", "my.yaml", "--data", "data", "--fold", 0, "--out", "out")
+    message = f"{Path('none').resolve()}: no such folder: check pseudo.folder"
+    assert _refused(*arguments, "--pseudo", "none") == message
+    pseudo = ("--set", "pseudo.name=folder", "--set", "pseudo.folder=none")
+    assert _search(*pseudo) == message
+
+
+def test_pseudo_labels_of_no_folder_are_refused(data: Path) -> None:
+    message = _search("--set", "pseudo.name=folder")
+    assert message.startswith("command line: pseudo.folder: field required")
+
+
 @pytest.mark.slow
 def test_more_cpus_than_any_machine_has_are_refused(data: Path) -> None:
     message = _search("--set", "search.cpus_per_trial=4096")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import launch
+from trashseg.config_file import load_train_config
 
 ROOT = Path(launch.__file__).parent
 COMMANDS = [
@@ -109,6 +111,25 @@ def test_data_sample_writes_the_scenes_that_were_asked_for(tmp_path: Path) -> No
     assert result.stdout == f"{out}: 3 scenes of 40x40 and train_all.json\n"
     tree = json.loads((out / "train_all.json").read_text())
     assert [(image["width"], image["height"]) for image in tree["images"]] == [(40, 40)] * 3
+
+
+@pytest.mark.slow
+def test_training_learns_from_unlabelled_photos_in_rounds(sample: Path, tmp_path: Path) -> None:
+    config, fold = tmp_path / "my.yaml", tmp_path / "fold"
+    config.write_text(
+        "{epochs: 1, batch_size: 4, data: {image_size: 32, folds: 2}, model: {weights: none}, "
+        "pseudo: {name: folder, folder: elsewhere, rounds: 2, threshold: 0.01}}"
+    )
+    photos = Path(shutil.copytree(sample / "photos", tmp_path / "photos"))
+    arguments = ["train", "--config", config, "--data", sample, "--fold", 1, "--out", fold]
+    result = CliRunner().invoke(launch.app, list(map(str, [*arguments, "--pseudo", photos])))
+    assert result.exit_code == 0, result.stderr
+    lines = [" ".join(line.split()[:2]) for line in result.stdout.splitlines()[:5]]
+    assert lines == ["epoch 1", "round 1,", "epoch 1", "round 2,", "epoch 1"]
+    about = json.loads((fold / "pseudo" / "photos.json").read_text())
+    assert len(about["photos"]) == len(about["show_training_photos"]) == 10
+    kept = load_train_config(fold / "config.yaml").pseudo
+    assert (kept.name, kept.folder, kept.rounds) == ("folder", str(photos), 2)
 
 
 @pytest.mark.slow

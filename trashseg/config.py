@@ -1,8 +1,9 @@
 """Every setting of one training run, typed, frozen and checked at construction. No torch here.
 
 A setting that comes in variants (the loss, the optimizer, the schedule) is chosen by its `name`;
-each variant has exactly the parameters that it uses, so no option is accepted and ignored. Losses and
-augmentations have modules of their own: trashseg/config_loss.py, trashseg/config_augment.py.
+each variant has exactly the parameters that it uses, so no option is accepted and ignored. Losses,
+augmentations and pseudo labels have modules of their own: trashseg/config_loss.py, config_augment.py and
+config_pseudo.py.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from pydantic import BaseModel, Field, PositiveInt, field_validator, model_valid
 
 from trashseg.config_augment import AugmentConfig
 from trashseg.config_loss import CrossEntropyConfig, LossConfig
+from trashseg.config_pseudo import NoPseudoConfig, PseudoConfig
 from trashseg.sections import NonNegative, Positive, Probability, Section
 
 # --- data and model ----------------------------------------------------------------------------
@@ -273,6 +275,17 @@ class TrainConfig(Section):
     schedule: ScheduleConfig = StepConfig()
     averaging: AveragingConfig = NoAveragingConfig()
     """Mean of the weights over steps or epochs: what is validated and kept, once it has begun."""
+    pseudo: PseudoConfig = NoPseudoConfig()
+    """Photos that a network trained before has labelled, beside the labelled ones."""
+
+    @model_validator(mode="after")
+    def _truth_steers_no_teacher(self) -> "TrainConfig":
+        if self.pseudo.name != "none" and self.schedule.name == "plateau":
+            raise ValueError(
+                "schedule.name plateau follows the scores on validation photos, and pseudo labels must "
+                "not depend on their truth: choose another schedule, or pseudo.name none"
+            )
+        return self
 
 
 # --- what is done to an ensemble's votes -------------------------------------------------------

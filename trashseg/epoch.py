@@ -2,9 +2,9 @@
 
 Where a GPU's memory does not hold a batch, the batch is worked through in parts and the gradients are
 added up, so that the optimizer still makes one step a batch. That step is the whole batch's for losses
-that are means over photos; Dice, Tversky, Lovasz and batch normalisation see the parts, and class
-weights are normalised in each. The first attempt's batch also stays in the running statistics of the
-layers that it reached.
+that are means over photos; Dice, Tversky, Lovasz and batch normalisation see the parts, and means are
+taken over the class weights and the labelled pixels of each. The first attempt's batch also stays in the
+running statistics of the layers that it reached.
 """
 
 from collections.abc import Iterator

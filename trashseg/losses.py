@@ -3,6 +3,9 @@
 Pixel-wise terms average over all pixels of the batch (weighted where classes have weights). The others
 count every class alike, so they take no class weights: Dice and Tversky are smp's, on softmax over the
 whole batch, averaged over classes, absent ones as 0; Lovasz averages over the classes that are there.
+
+Every loss passes over pixels whose truth is IGNORED: it is what it would be if they did not exist, and
+0 where no others do.
 """
 
 from collections.abc import Callable
@@ -15,6 +18,7 @@ from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss, TverskyLoss
 from torch import Tensor
 
 from trashseg.config_loss import LossConfig
+from trashseg.data.coco import IGNORED
 from trashseg.ssim import structural_similarity
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -35,6 +39,28 @@ def class_weights(kind: str, class_pixels: NDArray[Any]) -> Tensor | None:
     weights = pixels.clamp(min=1).pow(-0.5 if kind == "inverse_sqrt" else -1.0)
     weights = torch.where(seen, weights / weights[seen].mean(), 1.0)
     return weights.float()
+
+
+def on_labelled(loss: Loss) -> Loss:
+    """`loss`, for which a batch is no more than the set of its pixels, without those to be ignored."""
+
+    def of_labelled(logits: Tensor, target: Tensor) -> Tensor:
+        labelled = target != IGNORED
+        if labelled.all():
+            return loss(logits, target)
+        if not labelled.any():
+            return nothing(logits)
+        pixels = logits.movedim(1, -1)[labelled]  # (P, C)
+        return loss(
+            pixels.T[None, :, None], target[labelled][None, None]
+        )  # (1, C, 1, P), (1, 1, P)
+
+    return of_labelled
+
+
+def nothing(logits: Tensor) -> Tensor:
+    """0, with a gradient of 0."""
+    return 0 * logits.sum()
 
 
 def focal(logits: Tensor, target: Tensor, gamma: float, weights: Tensor | None) -> Tensor:
@@ -73,49 +99,66 @@ def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def ssim(logits: Tensor, target: Tensor) -> Tensor:
     """1 - the mean structural similarity of softmax and one-hot truth: 0 to 2."""
+    if (target == IGNORED).all():
+        return nothing(logits)
     return 1 - structural_similarity(logits.softmax(dim=1), target)
 
 
 def _cross_entropy(config: Any, weights: Tensor | None) -> Loss:
     smoothing = config.label_smoothing
-    return lambda logits, target: F.cross_entropy(
-        logits, target, weight=weights, label_smoothing=smoothing
+    return on_labelled(
+        lambda logits, target: F.cross_entropy(
+            logits, target, weight=weights, label_smoothing=smoothing
+        )
     )
 
 
 def _ce_l1(config: Any, weights: Tensor | None) -> Loss:
     cross_entropy = _cross_entropy(config, weights)
-    return lambda logits, target: (
-        cross_entropy(logits, target) + config.l1_weight * l1(logits, target)
+    return on_labelled(
+        lambda logits, target: cross_entropy(logits, target) + config.l1_weight * l1(logits, target)
     )
 
 
 def _focal(config: Any, weights: Tensor | None) -> Loss:
-    return lambda logits, target: focal(logits, target, config.gamma, weights)
+    return on_labelled(lambda logits, target: focal(logits, target, config.gamma, weights))
 
 
 def _dice(config: Any) -> Loss:
-    dice: Loss = DiceLoss(mode="multiclass", from_logits=True, smooth=config.smooth)
-    return dice
+    return on_labelled(DiceLoss(mode="multiclass", from_logits=True, smooth=config.smooth))
 
 
 def _tversky(config: Any) -> Loss:
     """Salehi et al. 2017; smp's alpha weighs false positives."""
-    tversky: Loss = TverskyLoss(
-        mode="multiclass", smooth=config.smooth, alpha=1 - config.beta, beta=config.beta
+    return on_labelled(
+        TverskyLoss(
+            mode="multiclass", smooth=config.smooth, alpha=1 - config.beta, beta=config.beta
+        )
     )
-    return tversky
 
 
 def _lovasz(config: Any) -> Loss:
     """Lovasz-softmax (Berman et al. 2018); smp's takes the softmax itself."""
-    lovasz: Loss = LovaszLoss(mode="multiclass", per_image=config.per_image)
-    return lovasz
+    lovasz = on_labelled(LovaszLoss(mode="multiclass"))
+    return _mean_over_photos(lovasz) if config.per_image else lovasz
+
+
+def _mean_over_photos(loss: Loss) -> Loss:
+    """The mean of the loss of each photo that has labelled pixels."""
+
+    def of_photos(logits: Tensor, target: Tensor) -> Tensor:
+        photos = [place for place, truth in enumerate(target) if (truth != IGNORED).any()]
+        losses = [loss(logits[p : p + 1], target[p : p + 1]) for p in photos]
+        return sum(losses, nothing(logits)) / max(1, len(losses))
+
+    return of_photos
 
 
 def _with_dice(config: Any, other: Loss) -> Loss:
     dice, share = _dice(config), config.dice_weight
-    return lambda logits, target: share * dice(logits, target) + (1 - share) * other(logits, target)
+    return on_labelled(
+        lambda logits, target: share * dice(logits, target) + (1 - share) * other(logits, target)
+    )
 
 
 def _sum(config: Any, weights: Tensor | None) -> Loss:

@@ -6,6 +6,7 @@ OUT/history.jsonl      the metrics of each epoch
 OUT/model.safetensors  weights of the best epoch; classes and fold in its metadata
 OUT/oof/ID.npz         softmax on each validation photo (C, S, S) float16: out of fold; trashseg/oof.py
 OUT/metrics.json       scores on the validation photos at their own size; written last
+OUT/last.safetensors   weights after the last epoch, of members that teach (trashseg/rounds.py)
 """
 
 import json
@@ -29,6 +30,7 @@ from trashseg.config_file import load_train_config, write_yaml
 from trashseg.data.cache import dataset_key, resize_photo
 from trashseg.data.coco import CocoDataset, Photo, rasterize, read_photo
 from trashseg.data.folds import Folds, write_folds
+from trashseg.data.pseudo_labels import PseudoLabels
 from trashseg.device import Resources, autocast, memory_format, place
 from trashseg.errors import CheckpointError
 from trashseg.files import new_folder, write_json, write_text
@@ -39,6 +41,8 @@ from trashseg.oof import oof_file, oof_folder, resize_probabilities
 from trashseg.train import FoldTraining, Metrics
 from trashseg.tta import view_softmax
 from trashseg.views import PLAIN, View
+
+BEST, LAST = "model.safetensors", "last.safetensors"
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,21 @@ def train_member(
     out: Path,
     resources: Resources,
     on_epoch: Callable[[Metrics], None] = lambda metrics: None,
+    *,
+    pseudo: PseudoLabels | None = None,
+    keep_last: bool = False,
 ) -> Scores:
     """Train one fold into `out` and return its scores; what is already there is not done again.
 
-    An interrupted training goes on from its last epoch. Raises as `FoldTraining` does, and
-    CheckpointError where `out` holds a fold of another configuration.
+    An interrupted training goes on from its last epoch. `keep_last` keeps the weights of the last epoch
+    too. Raises as `FoldTraining` does, and CheckpointError where `out` holds a fold of another
+    configuration.
     """
     if (done := member_scores(out, config)) is not None:
         return done
     checkpoints = out / "checkpoints"
     training = FoldTraining(
-        config, dataset, folds, fold, checkpoints=checkpoints, resources=resources
+        config, dataset, folds, fold, checkpoints=checkpoints, resources=resources, pseudo=pseudo
     )
     if training.history:
         write_progress(out, config, dataset, folds, training)
@@ -81,25 +89,19 @@ def train_member(
         metrics = training.next_epoch()
         write_progress(out, config, dataset, folds, training)
         on_epoch(metrics)
+    key = dataset_key(dataset)
+    about = {
+        "classes": json.dumps(dataset.classes),
+        "category_ids": json.dumps(dataset.category_ids),
+        "fold": str(fold),
+        "dataset": key,
+    }
+    if keep_last:
+        write_weights(out / LAST, training.last_weights(), **about)
     model = training.best_model()
-    member = Member(
-        out,
-        config,
-        dataset.classes,
-        dataset.category_ids,
-        fold,
-        dataset_key(dataset),
-        model,
-    )
+    member = Member(out, config, dataset.classes, dataset.category_ids, fold, key, model)
     scores = score_out_of_fold(member, dataset, folds, resources)
-    write_weights(
-        out / "model.safetensors",
-        model.state_dict(),
-        classes=json.dumps(dataset.classes),
-        category_ids=json.dumps(dataset.category_ids),
-        fold=str(fold),
-        dataset=member.dataset,
-    )
+    write_weights(out / BEST, model.state_dict(), **about)
     last = training.history[-1]
     assert training.checkpoint is not None
     shutil.copytree(training.checkpoint / "pictures", out / "pictures", dirs_exist_ok=True)
@@ -133,15 +135,15 @@ def member_scores(out: Path, config: TrainConfig) -> Scores | None:
     return dict(json.loads((out / "metrics.json").read_text()))
 
 
-def load_member(folder: Path, device: torch.device) -> Member:
+def load_member(folder: Path, device: torch.device, weights: str = BEST) -> Member:
     """The network in `folder`, in evaluation mode on `device`; CheckpointError if it is not whole."""
     if not (folder / "metrics.json").is_file():
         raise CheckpointError(f"{folder}: holds no finished fold: train it with launch.py retrain")
     config = load_train_config(folder / "config.yaml")
-    metadata = read_metadata(folder / "model.safetensors")
+    metadata = read_metadata(folder / weights)
     classes = tuple(json.loads(metadata["classes"]))
     model = build_model(config.model, len(classes), pretrained=False)
-    read_weights(folder / "model.safetensors", model)
+    read_weights(folder / weights, model)
     place(model, config, device)
     model.eval()
     return Member(

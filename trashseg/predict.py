@@ -18,32 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from trashseg.data.coco import IMAGE_SUFFIXES, Photo, read_photo
+from trashseg.data.coco import Photo, read_photo
+from trashseg.data.unlabelled import find_photos
 from trashseg.ensemble import Ensemble, predict_photos
-from trashseg.errors import DataError
 from trashseg.files import new_folder, write_json, write_text
 from trashseg.masks import PhotoMasks
 from trashseg.pictures import encode_mask, overlay, palette, write_image, write_mask
 
 SUBMISSION_SIZE = 256
-
-
-def find_photos(folder: Path) -> list[Photo]:
-    """All photos under `folder`, by name; ids count from 0. DataError where there is none."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder: check --images")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise DataError(f"{folder}: has no photos ({', '.join(IMAGE_SUFFIXES)}): check --images")
-    stems: set[Path] = set()
-    for path in paths:
-        if (stem := path.with_suffix("")) in stems:
-            raise DataError(f"{path}: another photo differs only in its suffix: rename one of them")
-        stems.add(stem)
-    return [
-        Photo(index, path.relative_to(folder).as_posix(), path, width=0, height=0)
-        for index, path in enumerate(paths)
-    ]
 
 
 def predict(

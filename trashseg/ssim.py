@@ -1,9 +1,12 @@
 """Structural similarity of softmax and one-hot truth (Wang et al. 2004)."""
 
 import math
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from trashseg.data.coco import IGNORED
 
 RADIUS, SIGMA = 5, 1.5  # the paper's window: 11 x 11 pixels, Gaussian
 WINDOW = [math.exp(-(k**2) / (2 * SIGMA**2)) for k in range(-RADIUS, RADIUS + 1)]
@@ -12,16 +15,29 @@ C1, C2 = 0.01**2, 0.03**2  # the paper's constants for values in [0, 1]
 
 def structural_similarity(probabilities: Tensor, target: Tensor) -> Tensor:
     """Mean over photos, classes and pixels of the SSIM of `probabilities` (N, C, H, W), float in [0, 1],
-    and the one-hot `target` (N, H, W), long; one float in [-1, 1], 1 where they are equal."""
-    truth = F.one_hot(target, probabilities.shape[1]).permute(0, 3, 1, 2)  # (N, C, H, W)
-    truth = truth.to(probabilities.dtype)
-    mean_p, mean_t = local_mean(probabilities), local_mean(truth)
-    variance_p = local_mean(probabilities.square()) - mean_p.square()
+    and the one-hot `target` (N, H, W), long; one float in [-1, 1], 1 where they are equal.
+
+    Pixels that are IGNORED are as those beyond the border: no window sees them. One must be left.
+    """
+    labelled = target != IGNORED
+    whole = bool(labelled.all())
+    mean = local_mean if whole else _mean_over(labelled.unsqueeze(1).to(probabilities.dtype))
+    truth = F.one_hot(target.where(labelled, 0), probabilities.shape[1])
+    truth = truth.permute(0, 3, 1, 2).to(probabilities.dtype)  # (N, C, H, W)
+    mean_p, mean_t = mean(probabilities), mean(truth)
+    variance_p = mean(probabilities.square()) - mean_p.square()
     variance_t = mean_t - mean_t.square()  # 0 and 1 are their own squares
-    covariance = local_mean(probabilities * truth) - mean_p * mean_t
+    covariance = mean(probabilities * truth) - mean_p * mean_t
     luminance = (2 * mean_p * mean_t + C1) / (mean_p.square() + mean_t.square() + C1)
     structure = (2 * covariance + C2) / (variance_p + variance_t + C2)
-    return (luminance * structure).mean()
+    similarity = luminance * structure
+    return similarity.mean() if whole else similarity.movedim(1, -1)[labelled].mean()
+
+
+def _mean_over(seen: Tensor) -> Callable[[Tensor], Tensor]:
+    """`local_mean` over the pixels where `seen` (N, 1, H, W) is 1; 0 where a window holds none."""
+    total = local_mean(seen).clamp(min=1e-12)
+    return lambda values: local_mean(values * seen) / total
 
 
 def local_mean(values: Tensor) -> Tensor:

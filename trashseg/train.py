@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trashseg.augment import build_augment
 from trashseg.averaging import build_average
 from trashseg.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from trashseg.config import TrainConfig, fingerprint
-from trashseg.data.cache import open_cache
+from trashseg.data.cache import Cache, open_cache
 from trashseg.data.coco import CocoDataset
 from trashseg.data.copy_paste import build_copy_paste
 from trashseg.data.dataset import EpochBatches, SegmentationDataset, make_loader
 from trashseg.data.folds import Folds
-from trashseg.data.sampling import photo_weights
+from trashseg.data.pseudo_labels import PseudoLabels
+from trashseg.data.sampling import photo_weights, with_pseudo_labelled
 from trashseg.device import (
     Resources,
     make_deterministic,
@@ -42,7 +44,8 @@ PICTURES = 4  # validation photos, the same in every epoch and trial, that are d
 
 
 class FoldTraining:
-    """Training on all folds but one, validated on that one after every epoch.
+    """Training on all folds but one, and on pseudo-labelled photos where the configuration has some
+    (trashseg/rounds.py makes them), validated on that one after every epoch.
 
     Goes on from the newest checkpoint under `checkpoints`, as if it had never stopped: metrics (but
     for their seconds) and weights are those of an undisturbed run. Several may be stepped in turn in
@@ -61,10 +64,13 @@ class FoldTraining:
         *,
         checkpoints: Path,
         resources: Resources,
+        pseudo: PseudoLabels | None = None,
     ) -> None:
         self._config, self._checkpoints = config, checkpoints
-        self._trainer = build_trainer(config, dataset, folds, fold, resources)
-        self._progress = Progress(f"{fingerprint(config)}-{self._trainer.cache.key}-{fold}")
+        self._trainer = build_trainer(config, dataset, folds, fold, resources, pseudo)
+        labels = f"-{pseudo.key}" if pseudo else ""
+        identity = f"{fingerprint(config)}-{self._trainer.cache.key}-{fold}{labels}"
+        self._progress = Progress(identity)
         self._best: dict[str, Tensor] = {}
         self._random_state = random_state()
         self._unsaved: dict[int, Tensor] | None = None  # what was predicted in an epoch without one
@@ -122,6 +128,11 @@ class FoldTraining:
         )
         self._unsaved = None
         return self.history[-1]
+
+    def last_weights(self) -> dict[str, Tensor]:
+        """Weights after the last epoch, averaged where an average is taken: no truth of the validation
+        photos has chosen them. To be asked for before `best_model`."""
+        return self._trainer.validated.state_dict()
 
     def best_model(self) -> nn.Module:
         """The network with the weights of its best epoch."""
@@ -181,8 +192,14 @@ def _flat(epoch: int, scores: Scores, progress: Progress) -> Metrics:
 
 
 def build_trainer(
-    config: TrainConfig, dataset: CocoDataset, folds: Folds, fold: int, resources: Resources
+    config: TrainConfig,
+    dataset: CocoDataset,
+    folds: Folds,
+    fold: int,
+    resources: Resources,
+    pseudo: PseudoLabels | None = None,
 ) -> Trainer:
+    assert (pseudo is None) == (config.pseudo.name == "none"), "rounds.py makes the labels"
     resources.claim()
     make_deterministic(config.seed, resources.device)
     check_fits(config, folds, fold)
@@ -191,16 +208,14 @@ def build_trainer(
     on_gpu = resources.device.type == "cuda"
     workers = max(1, resources.cpus - 1) if on_gpu else 0  # on a CPU the network needs them itself
     class_pixels = cache.class_pixels[train_positions]  # (N, C)
-    weights = photo_weights(config.sampling, class_pixels)
-    train_batches = EpochBatches(
-        train_positions, config.batch_size, config.seed, shuffle=True, weights=weights
-    )
+    train_batches = build_train_batches(config, cache, train_positions, pseudo)
     val_batches = EpochBatches(val_positions, config.batch_size, shuffle=False)
     train_photos = SegmentationDataset(
         cache,
         build_augment(config.augment, config.data.image_size),
         config.seed,
         build_copy_paste(config.augment.copy_paste, dataset, cache, train_positions),
+        pseudo,
     )
     model = build_model(config.model, len(dataset.classes))
     place(model, config, resources.device)
@@ -220,6 +235,27 @@ def build_trainer(
         optimizer=optimizer,
         schedule=Schedule(config.schedule, optimizer, config.epochs, len(train_batches)),
         average=build_average(config.averaging, model, config.epochs),
+    )
+
+
+def build_train_batches(
+    config: TrainConfig,
+    cache: Cache,
+    train_positions: NDArray[np.int64],
+    pseudo: PseudoLabels | None,
+) -> EpochBatches:
+    """Of the training photos alone, or mixed with the pseudo-labelled ones, which come on top."""
+    weights = photo_weights(config.sampling, cache.class_pixels[train_positions])
+    batches = functools.partial(
+        EpochBatches, batch_size=config.batch_size, seed=config.seed, shuffle=True
+    )
+    if pseudo is None or config.pseudo.name == "none":
+        return batches(train_positions, weights=weights)
+    labelled, share = len(train_positions), config.pseudo.share
+    return batches(
+        np.concatenate([train_positions, len(cache.images) + np.arange(len(pseudo))]),
+        weights=with_pseudo_labelled(weights, labelled, len(pseudo), share),
+        photos=round(labelled / (1 - share)),
     )
 
 

@@ -21,10 +21,11 @@ from trashseg.assemble import build_ensemble
 from trashseg.choice import Proposals
 from trashseg.config import CrfConfig
 from trashseg.data.coco import load_coco, rasterize
+from trashseg.data.unlabelled import find_photos
 from trashseg.ensemble import Ensemble, evaluate_ensemble, load_ensemble
 from trashseg.errors import DataError, TrashSegError
 from trashseg.pictures import overlay, palette
-from trashseg.predict import find_photos, predict, prediction_string
+from trashseg.predict import predict, prediction_string
 
 SIZES = {"a.jpg": (90, 50), "b c.png": (30, 70), "deep/er/d.JPEG": (64, 64)}  # width, height
 

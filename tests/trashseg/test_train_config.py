@@ -1,6 +1,7 @@
 """TrainConfig: frozen, strict, and with a fingerprint that equals exactly where the values do."""
 
 import ast
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from trashseg.config import (
 )
 from trashseg.config_augment import CopyPasteConfig
 from trashseg.config_loss import FocalConfig, SumConfig
+from trashseg.config_pseudo import FolderPseudoConfig
 
 
 def test_a_configuration_cannot_be_changed_after_it_was_made() -> None:
@@ -81,7 +83,19 @@ def test_a_learning_rate_is_positive_and_finite(value: float) -> None:
         AdamConfig(decoder_lr=value)
 
 
-@pytest.mark.parametrize("module", ["config", "config_loss", "config_augment"])
+def test_a_schedule_that_follows_the_truth_is_refused_where_a_network_teaches() -> None:
+    plateau = {"schedule": {"name": "plateau"}}
+    assert TrainConfig.model_validate(plateau).pseudo.name == "none"
+    with pytest.raises(ValidationError, match="plateau follows the scores on validation photos"):
+        TrainConfig.model_validate({**plateau, "pseudo": {"name": "validation"}})
+
+
+def test_a_folder_of_unlabelled_photos_is_kept_as_an_absolute_path() -> None:
+    kept = FolderPseudoConfig(folder="some/photos").folder
+    assert kept == str(Path("some/photos").resolve())
+
+
+@pytest.mark.parametrize("module", ["config", "config_loss", "config_augment", "config_pseudo"])
 def test_every_setting_says_what_it_means(module: str) -> None:
     # a sentence under every field; `name` and the sections speak for themselves
     silent = []

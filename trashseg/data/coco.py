@@ -15,6 +15,7 @@ from trashseg.data.segmentation import decode
 from trashseg.errors import DataError
 
 BACKGROUND = "Background"
+IGNORED = 255  # in a class map: nobody knows the class, and no loss looks at the pixel
 LABELLED_FILES = (("train_all.json",), ("train.json", "val.json"))
 TEST_FILE = "test.json"
 FIELDS = {

@@ -16,14 +16,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trashseg.data.cache import Cache
 from trashseg.data.copy_paste import CopyPaste
+from trashseg.data.pseudo_labels import PseudoLabels
 from trashseg.data.sampling import Weights, draw_weighted
 
-Item = tuple[int, int] | tuple[int, int, int]  # epoch, position in the cache, times drawn before
+Item = tuple[int, int] | tuple[int, int, int]  # epoch, position, times drawn before
 Batch = tuple[torch.Tensor, torch.Tensor]  # images (N, 3, H, W) uint8, masks (N, H, W) uint8
 
 
 class SegmentationDataset(Dataset[Batch]):
-    """`dataset[epoch, position]` is (image (3, H, W) uint8, mask (H, W) uint8), augmented."""
+    """`dataset[epoch, position]` is (image (3, H, W) uint8, mask (H, W) uint8), augmented.
+
+    Positions are those of the cache, and go on with the pseudo-labelled photos where there are some.
+    """
 
     def __init__(
         self,
@@ -31,14 +35,15 @@ class SegmentationDataset(Dataset[Batch]):
         augment: A.Compose | None = None,
         seed: int = 0,
         copy_paste: CopyPaste | None = None,
+        pseudo: PseudoLabels | None = None,
     ) -> None:
         self._cache, self._augment, self._seed = cache, augment, seed
-        self._copy_paste = copy_paste
+        self._copy_paste, self._pseudo = copy_paste, pseudo
 
     def __getitem__(self, item: Item) -> Batch:
         position = item[1]
-        image, mask = np.array(self._cache.images[position]), np.array(self._cache.masks[position])
         draw = np.random.SeedSequence([self._seed, *item])
+        image, mask = self._photo(position, draw)
         if self._copy_paste is not None:
             self._copy_paste(image, mask, position, np.random.default_rng(draw.spawn(1)[0]))
         if self._augment is not None:
@@ -48,12 +53,22 @@ class SegmentationDataset(Dataset[Batch]):
         channels_first = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
         return torch.from_numpy(channels_first), torch.from_numpy(np.ascontiguousarray(mask))
 
+    def _photo(
+        self, position: int, draw: np.random.SeedSequence
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        labelled = len(self._cache.images)
+        if self._pseudo is None or position < labelled:
+            return np.array(self._cache.images[position]), np.array(self._cache.masks[position])
+        generator = np.random.default_rng(draw.spawn(1)[0])
+        return self._pseudo.draw(position - labelled, generator)
+
 
 class EpochBatches(Sampler[list[Item]]):
     """Batches of one epoch after another: shuffled anew by (seed, epoch), or in order.
 
     When shuffled, a last batch that is not full is left out: batch normalisation fails on a batch
-    of one photo (smp issue 778). With `weights` (N,), as many photos are drawn by their share instead.
+    of one photo (smp issue 778). With `weights` (N,), photos are drawn by their share instead: as many
+    as there are, or `photos`.
     """
 
     def __init__(
@@ -64,13 +79,15 @@ class EpochBatches(Sampler[list[Item]]):
         *,
         shuffle: bool,
         weights: Weights | None = None,
+        photos: int | None = None,
     ) -> None:
         self._positions, self._batch_size = positions, batch_size
+        self._photos = len(positions) if photos is None else photos
         self._seed, self._shuffle, self._weights = seed, shuffle, weights
         self.epoch = 0
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self._positions), self._batch_size)
+        full, rest = divmod(self._photos, self._batch_size)
         return full if self._shuffle else full + (rest > 0)
 
     def __iter__(self) -> Iterator[list[Item]]:

@@ -37,7 +37,7 @@ def near_duplicate_groups(dataset: CocoDataset, root: Path | None = None) -> NDA
     Photos are read once and their thumbnails remembered under `root`, the cache.
     Raises DataError for a photo that cannot be decoded.
     """
-    thumbnails = _thumbnails(dataset, root or cache_root())
+    thumbnails = read_thumbnails(dataset, root or cache_root())
     return group(len(thumbnails), near_pairs(thumbnails))
 
 
@@ -109,7 +109,7 @@ def read_thumbnail(path: Path) -> Thumbnail:
     return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _thumbnails(dataset: CocoDataset, root: Path) -> list[Thumbnail]:
+def read_thumbnails(dataset: CocoDataset, root: Path) -> list[Thumbnail]:
     """Of each photo, read once and remembered under the content of the dataset."""
     remembered = root / "thumbnails" / f"{content_key(dataset, root)}-{SIDE}.npy"
     if remembered.is_file():

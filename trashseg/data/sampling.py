@@ -1,4 +1,5 @@
-"""Which training photos an epoch draws, and how often: by the classes that they hold."""
+"""Which training photos an epoch draws, and how often: by the classes that they hold, and by whether a
+network labelled them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,15 @@ def photo_weights(config: SamplingConfig, class_pixels: NDArray[np.int64]) -> We
     None where every photo is drawn once.
     """
     return WEIGHTS[config.name](config, class_pixels > 0)
+
+
+def with_pseudo_labelled(
+    weights: Weights | None, labelled: int, pseudo_labelled: int, share: float
+) -> Weights:
+    """(labelled + pseudo_labelled,): `weights` of the labelled photos, None for all alike, and behind
+    them those of the others, which have `share` of the draws, all alike."""
+    own = np.full(labelled, 1 / labelled) if weights is None else weights
+    return np.concatenate([own * (1 - share), np.full(pseudo_labelled, share / pseudo_labelled)])
 
 
 def draw_weighted(

@@ -16,7 +16,7 @@ from trashseg.config import (
 )
 from trashseg.config_file import sections_of
 from trashseg.data.dataset import EpochBatches
-from trashseg.data.sampling import WEIGHTS, draw_weighted, photo_weights
+from trashseg.data.sampling import WEIGHTS, draw_weighted, photo_weights, with_pseudo_labelled
 
 VARIANTS = sections_of(TrainConfig.model_fields["sampling"].annotation)
 # pixels of background, a common class and a rare one in four photos; a fourth class never occurs
@@ -134,3 +134,42 @@ def test_a_photo_drawn_again_is_another_item_and_so_augmented_anew() -> None:
 def test_without_strength_no_photo_comes_twice() -> None:
     items = [item for batch in batches(ClassBalancedConfig(strength=0.0)) for item in batch]
     assert len({item[1] for item in items}) == len(items) == 18
+
+
+# --- with pseudo-labelled photos ---------------------------------------------------------------
+
+
+def test_pseudo_labelled_photos_share_their_part_of_the_draws_alike() -> None:
+    np.testing.assert_allclose(
+        with_pseudo_labelled(None, labelled=2, pseudo_labelled=3, share=0.4),
+        [0.3, 0.3, 0.4 / 3, 0.4 / 3, 0.4 / 3],
+    )
+    own = np.array([0.75, 0.25])
+    np.testing.assert_allclose(
+        with_pseudo_labelled(own, labelled=2, pseudo_labelled=1, share=0.2), [0.6, 0.2, 0.2]
+    )
+
+
+def test_they_come_on_top_and_the_labelled_ones_as_often_as_without() -> None:
+    # 12 labelled photos and a quarter of 16 from 7 others: each labelled one once, 4 of the 7
+    positions = np.concatenate([np.arange(12), 100 + np.arange(7)])
+    weights = with_pseudo_labelled(None, 12, 7, share=0.25)
+    batches = EpochBatches(positions, 4, seed=1, shuffle=True, weights=weights, photos=16)
+    others = Counter[int]()
+    for epoch in range(1, 101):
+        batches.epoch = epoch
+        drawn = [item[1] for batch in batches for item in batch]
+        assert len(batches) == 4
+        assert sorted(position for position in drawn if position < 100) == list(range(12))
+        assert len({position for position in drawn if position >= 100}) == 4
+        others.update(position for position in drawn if position >= 100)
+    assert set(others) == set(range(100, 107))
+    assert max(others.values()) < 2 * min(others.values())
+
+
+def test_a_few_of_them_come_more_than_once_and_are_told_apart() -> None:
+    positions = np.array([0, 1, 2, 3, 100])
+    weights = with_pseudo_labelled(None, 4, 1, share=0.5)  # 4 of 8 draws are of one photo
+    batches = EpochBatches(positions, 4, shuffle=True, weights=weights, photos=8)
+    items = [item for batch in batches for item in batch if item[1] == 100]
+    assert sorted(items) == [(0, 100), (0, 100, 1), (0, 100, 2), (0, 100, 3)]
