@@ -77,9 +77,10 @@ def train_member(
     too. Raises as `FoldTraining` does, and CheckpointError where `out` holds a fold of another
     configuration.
     """
-    if (done := member_scores(out, config)) is not None:
-        return done
     checkpoints = out / "checkpoints"
+    if (done := member_scores(out, config)) is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)  # where a kill came before they were deleted
+        return done
     training = FoldTraining(
         config, dataset, folds, fold, checkpoints=checkpoints, resources=resources, pseudo=pseudo
     )

@@ -66,13 +66,13 @@ def train_in_rounds(
     `on_epoch` hears of the epochs of every round, with its number as `round`. Raises as `train_member`
     does, and DataError where no photo can be labelled.
     """
-    if (done := member_scores(out, config)) is None:
+    labels = None
+    if member_scores(out, config) is None:
         labels = train_teachers(config, dataset, folds, fold, out, resources, on_epoch)
-        number = 0 if config.pseudo.name == "none" else config.pseudo.rounds
-        tell = _numbered(on_epoch, number)
-        done = train_member(config, dataset, folds, fold, out, resources, tell, pseudo=labels)
+    tell = _numbered(on_epoch, 0 if config.pseudo.name == "none" else config.pseudo.rounds)
+    scores = train_member(config, dataset, folds, fold, out, resources, tell, pseudo=labels)
     drop_pseudo_labels(out / "pseudo")
-    return done
+    return scores
 
 
 def train_teachers(
@@ -138,18 +138,20 @@ class _Rounds:
     def _teach(self, number: int) -> Path:
         """The folder of the member of round `number`, trained where it is not."""
         config, folder = round_config(self.config, number), self._folder(number)
-        if member_scores(folder, config) is None:
-            train_member(
-                config,
-                self.dataset,
-                self.folds,
-                self.fold,
-                folder,
-                self.resources,
-                _numbered(self.on_epoch, number),
-                pseudo=self.labels_for(number) if number else None,
-                keep_last=True,
-            )
+        labels = None
+        if number and member_scores(folder, config) is None:
+            labels = self.labels_for(number)
+        train_member(
+            config,
+            self.dataset,
+            self.folds,
+            self.fold,
+            folder,
+            self.resources,
+            _numbered(self.on_epoch, number),
+            pseudo=labels,
+            keep_last=True,
+        )
         drop_pseudo_labels(folder / "pseudo")
         self._check_teacher(folder)
         return folder

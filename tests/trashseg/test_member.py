@@ -183,6 +183,18 @@ def test_a_fold_killed_after_its_last_checkpoint_is_finished_without_an_epoch(
     assert load_member(out, torch.device("cpu")).fold == 0
 
 
+def test_checkpoints_that_a_kill_kept_from_being_deleted_go_the_next_time(
+    sample: Path, tmp_path: Path
+) -> None:
+    config, dataset = tiny_config(32), load_coco(sample)
+    folds, left = make_folds(dataset, config.data), tmp_path / "checkpoints" / "epoch_0001"
+    scores = train_member(config, dataset, folds, 0, tmp_path, CPU)
+    left.mkdir(parents=True)
+    (left / "state.pt").write_bytes(b"what is left of it")
+    assert train_member(config, dataset, folds, 0, tmp_path, CPU)["miou"] == scores["miou"]
+    assert not left.parent.exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "fold", "message"),
     [
