@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ class Nodes:
         self._cluster = Cluster()  # type: ignore[no-untyped-call]
         self._nodes: dict[str, Any] = {}
         self._machines: dict[str, subprocess.Popen[bytes]] = {}
+        self._networks: dict[str, Network] = {}
 
     @property
     def address(self) -> str:
@@ -53,6 +55,17 @@ class Nodes:
             f"exec {shlex.join(self._ray_start(name, cpus))}"
         )
         self._start_machine([*OWN_MOUNTS, "--mount-proc", "sh", "-c", script], name)
+
+    def join_over_network(self, name: str, cpus: int = 1) -> None:
+        """A node with a network of its own, which reaches the others over a cable that `cut` cuts."""
+        self._networks[name] = network = Network(len(self._networks) + 1)
+        network.lay()
+        command = [*self._ray_start(name, cpus), f"--node-ip-address={network.far}"]
+        self._start_machine(["ip", "netns", "exec", network.name, *command], name)
+
+    def cut(self, name: str) -> None:
+        """The node runs on, and nobody hears of it any more."""
+        self._networks[name].cut()
 
     def _ray_start(self, name: str, cpus: int) -> list[str]:
         ray_command = str(Path(sys.executable).with_name("ray"))
@@ -93,7 +106,57 @@ class Nodes:
     def shutdown(self) -> None:
         for name in list(self._machines):
             self.kill(name)
+        for network in self._networks.values():
+            network.remove()
         self._cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+class Network:
+    """A network namespace and a cable (a veth pair) from it to this machine's own network."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"trashseg{os.getpid() % 10_000}-{number}"
+        self._near_end, self._far_end = (
+            f"ts{os.getpid() % 10_000}-{number}{end}" for end in ("n", "f")
+        )
+        subnet = f"10.{100 + number}.{os.getpid() % 250}"
+        self.near, self.far = f"{subnet}.1", f"{subnet}.2"
+
+    def lay(self) -> None:
+        ip("netns", "add", self.name)
+        ip("link", "add", self._near_end, "type", "veth", "peer", "name", self._far_end)
+        ip("link", "set", self._far_end, "netns", self.name)
+        ip("address", "add", f"{self.near}/30", "dev", self._near_end)
+        ip("link", "set", self._near_end, "up")
+        ip("-n", self.name, "address", "add", f"{self.far}/30", "dev", self._far_end)
+        ip("-n", self.name, "link", "set", "lo", "up")
+        ip("-n", self.name, "link", "set", self._far_end, "up")
+        ip("-n", self.name, "route", "add", "default", "via", self.near)
+
+    def cut(self) -> None:
+        ip("link", "set", self._near_end, "down")
+
+    def remove(self) -> None:
+        """With the namespace its end of the cable goes, and so does the other one."""
+        ip("netns", "delete", self.name)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def can_make_networks() -> bool:
+    """Is iproute2 here, and may this user make network namespaces? Not in every container."""
+    if shutil.which("ip") is None:
+        return False
+    network = Network(99)
+    try:
+        network.lay()
+    except subprocess.CalledProcessError:
+        return False
+    finally:
+        subprocess.run(["ip", "netns", "delete", network.name], capture_output=True)
+    return True
 
 
 def can_hide_folders() -> bool:

@@ -21,7 +21,7 @@ from search.ledger import read_trials
 from search.results import Row
 from search.run_folder import RunFolder
 from tests.faults.observed_search import OBSERVED, observed_trial, read_epochs
-from tests.search.nodes import Nodes, can_hide_folders
+from tests.search.nodes import Nodes, can_hide_folders, can_make_networks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -112,6 +112,34 @@ def test_a_node_that_joins_is_used(cluster: Nodes, tmp_path: Path, sample: Path)
     search = Watched(make_config(cluster, tmp_path, sample, epochs=30))
     check_whole(search.search(lambda: cluster.join("third"), after_epochs=1), epochs=30)
     assert len({node for [node] in search.attempts().values()}) == 3
+
+
+# --- nodes with networks of their own --------------------------------------------------------------
+
+
+@pytest.fixture
+def networked() -> Iterator[Nodes]:
+    """A head with one CPU, and a node with one CPU in a network of its own."""
+    if not can_make_networks():
+        pytest.skip("no iproute2 here, or no right to make network namespaces")
+    nodes = Nodes()
+    try:
+        nodes.add("first")
+        connect(nodes.address)
+        nodes.join_over_network("second")
+        yield nodes
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def test_a_search_over_a_network_ends_whole_when_the_cable_is_cut(
+    networked: Nodes, tmp_path: Path, sample: Path
+) -> None:
+    """The node behind it goes on training until it notices; its trial is taken up by the other one."""
+    search = Watched(make_config(networked, tmp_path, sample))
+    check_whole(search.search(lambda: networked.cut("second"), after_epochs=2))
+    assert len({node for nodes in search.attempts().values() for node in nodes}) == 2
 
 
 # --- nodes that share no folder for runs -----------------------------------------------------------
