@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +215,15 @@ class Command:
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.1)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """It does nothing meanwhile, however long that takes."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def finish(self) -> None:
         assert self.process.wait(300) == 0, self.output()
 
@@ -300,7 +311,8 @@ def test_a_lost_mlflow_server_holds_nothing_up_and_gets_everything_once_it_is_ba
     server.stop()
     command.wait_for(f"MLflow at {server.uri} does not answer (")
     command.wait_for("trial_001 finished")
-    server.start()
+    with command.paused():  # else the search might end before a slow machine has the server up
+        server.start()
     command.wait_for(f"MLflow at {server.uri} is back, ")
     command.finish()
     check_all_is_there(server, RunFolder(tmp_path / "runs" / "night"), trials=3)
