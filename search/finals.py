@@ -57,12 +57,13 @@ def choose(run: RunFolder, top_k: int, fold_count: int) -> None:
     The run must be locked. Does nothing where there are no more finished trials than `top_k`.
     """
     config = run.config
-    finalists = dict(finished_trials(run)[: config.search.finalists])
+    best = finished_trials(run)[: config.search.finalists]
+    finalists = {name: (rank, name, of_trial) for rank, (name, of_trial) in enumerate(best)}
     if len(finalists) <= top_k:
         return
 
     def train(names: Sequence[str], pair: Pair) -> dict[str, float]:
-        models = {name: finalist(run, name, finalists[name], pair) for name in names}
+        models = {name: finalist(run, *finalists[name], pair) for name in names}
         train_folds(run, list(models.values()), survived=(NonFiniteError,))
         scores = {name: member_scores(m.folder, m.config) for name, m in models.items()}
         return {name: float(of[config.metric]) for name, of in scores.items() if of is not None}
@@ -74,12 +75,13 @@ def choose(run: RunFolder, top_k: int, fold_count: int) -> None:
     write_results(run, read_trials(run.study_db, config.search.name), config, run.space)
 
 
-def finalist(run: RunFolder, trial: str, config: TrainConfig, pair: Pair) -> FoldModel:
-    """The training of `trial` on a pair; with the configuration's own seed it is the ensemble's."""
+def finalist(run: RunFolder, rank: int, trial: str, config: TrainConfig, pair: Pair) -> FoldModel:
+    """The training of `trial`, of that rank in the search, on a pair; with the configuration's own seed
+    it is the ensemble's."""
     fold, seed = pair
     own = seed == config.seed
     folder = run.fold(trial if own else f"{trial}_seed_{seed}", fold)
-    return FoldModel(0, fold, folder, config.model_copy(update={"seed": seed}))
+    return FoldModel(rank, fold, folder, config.model_copy(update={"seed": seed}))
 
 
 def rounds(seed: int, folds: int) -> Iterator[Pair]:
