@@ -10,10 +10,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from sqlalchemy.exc import SQLAlchemyError
 
 from search.config import SQLITE
 from search.outbox import Event, Outbox
@@ -38,10 +41,12 @@ class MlflowStore:
         """Creates the store and the experiment before anything logs; TrashSegError if unreachable."""
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # no news of its table migrations
         try:
+            if tracking_uri.startswith(SQLITE):
+                create_sqlite(tracking_uri)
             self._client = MlflowClient(tracking_uri)
             with few_retries():
                 self._experiment_id = self._find_experiment(tracking_uri)
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             raise TrashSegError(
                 f"--tracking-uri {tracking_uri}: cannot be used ({first_line(error)}): start the "
                 "server or name another store"
@@ -137,6 +142,23 @@ class MlflowStore:
         run_id = self._ids[event["what"]]
         self._client.log_batch(run_id, tags=[RunTag("state", event["state"])])
         self._client.set_terminated(run_id, event["status"], end_time=event["at"])
+
+
+def create_sqlite(tracking_uri: str) -> None:
+    """Make the file of an sqlite store, if there is none, whole or not at all: MLflow makes its tables
+    one by one, and never opens again what a kill meanwhile has left."""
+    file = Path(tracking_uri.removeprefix(SQLITE))
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        if file.exists():  # somebody else was first
+            return
+        partial = file.with_name(f"{file.name}.partial")
+        partial.unlink(missing_ok=True)
+        store = SqlAlchemyStore(f"{SQLITE}{partial}", artifact_location(tracking_uri))
+        store.engine.dispose()
+        partial.rename(file)
 
 
 @contextmanager

@@ -247,6 +247,7 @@ class Campaign:
             if search.process is None:
                 search.start()
             if not self._wait(search):
+                assert not search.held, f"ended by itself:\n{search.log()[-3000:]}"
                 return
             struck += search.kill(self.random.choice(targets))
 

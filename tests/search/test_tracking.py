@@ -1,8 +1,12 @@
 """What is logged can be read from a real MLflow store."""
 
 import socket
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from search.confusion import draw_confusion
-from search.mlflow_store import flatten
+from search.mlflow_store import MlflowStore, flatten
 from search.run_folder import RunFolder
 from search.tracking import Tracker
 from trashseg.config import TrainConfig
@@ -244,6 +248,38 @@ def test_the_confusion_matrix_shows_each_rows_shares(tmp_path: Path) -> None:
 
 
 # --- a store that cannot be used ---------------------------------------------------------------
+
+
+KILLED_AMID_ITS_TABLES = """
+import os, sys
+from sqlalchemy import Engine, event
+from search.mlflow_store import MlflowStore
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *more):
+    if "CREATE TABLE _alembic_tmp_runs" in statement:
+        os._exit(9)
+
+MlflowStore(sys.argv[1])
+"""
+
+
+def test_a_store_whose_making_was_killed_is_made_by_the_next_command(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    killed = subprocess.run([sys.executable, "-c", KILLED_AMID_ITS_TABLES, uri], check=False)
+    assert killed.returncode == 9
+    MlflowStore(uri)
+    experiment = MlflowClient(uri).get_experiment_by_name("trashseg")
+    assert experiment is not None
+    assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
+
+
+def test_a_store_that_was_left_half_made_is_one_line(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as half_made, half_made:
+        half_made.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+    with pytest.raises(TrashSegError, match=r"mlflow.db: cannot be used \(.*\): start") as caught:
+        MlflowStore(f"sqlite:///{tmp_path}/mlflow.db")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_server_that_is_not_there_is_one_line(
