@@ -156,7 +156,9 @@ def create_sqlite(tracking_uri: str) -> None:
             return
         partial = file.with_name(f"{file.name}.partial")
         partial.unlink(missing_ok=True)
-        store = SqlAlchemyStore(f"{SQLITE}{partial}", artifact_location(tracking_uri))
+        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+            f"{SQLITE}{partial}", artifact_location(tracking_uri)
+        )
         store.engine.dispose()
         partial.rename(file)
 
