@@ -7,7 +7,11 @@ DEMO := demo
 DATA ?= $(DEMO)/sample
 CONFIG ?= configs/demo.yaml
 
-.PHONY: install demo test faults lint clean-demo
+# of `make results`; GPU=1 is at the recipe's own size, with its own encoder
+PHOTOS ?= ../shared/data/taco
+RESULTS_CONFIG := configs/results$(if $(GPU),_gpu).yaml
+
+.PHONY: install demo test faults results lint clean-demo
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -49,6 +53,13 @@ test: .venv/installed
 # searches that are killed at random moments and taken up again: about half an hour
 faults: .venv/installed
 	$(BIN)/python -m tests.faults.campaign
+
+# what helped: about two hours on 2 cores, and the same command goes on after a kill
+results: .venv/installed
+	@test -d $(PHOTOS) || { echo "error: $(PHOTOS) is no folder of photos: run make results PHOTOS=DIR"; exit 2; }
+	$(BIN)/python launch.py results --data $(PHOTOS) --config $(RESULTS_CONFIG) --storage results/runs \
+		--tracking-uri sqlite:///results/mlflow.db
+	cp results/runs/results/results.md results/runs/results/results.json docs/
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -269,6 +269,42 @@ def study(
 
 
 @app.command()
+def results(
+    data: Annotated[Path, typer.Option(help="Folder of the photos and their json.")],
+    config: Annotated[
+        Path, typer.Option(help="YAML file: the hand tuning, and the search around it.")
+    ] = Path("configs/results.yaml"),
+    name: Annotated[str, typer.Option(help="Name of the run.")] = "results",
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Seeds of hand tuning and of the best configuration.")
+    ] = 3,
+    top_k: TopK = 3,
+    set_: Set = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, or auto.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store or server.")] = None,
+    storage: Annotated[Path | None, typer.Option(help="Folder in which runs are kept.")] = None,
+) -> None:
+    """What helped: hand tuning, a search, each addition alone, all of it; goes on after a kill."""
+    given = {
+        "search.data_dir": data.resolve(),
+        "search.name": name,
+        "search.address": address,
+        "search.tracking_uri": tracking_uri,
+        "search.storage": storage,
+    }
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    with user_errors():
+        from search.config import load_search_config
+
+        resolved = load_search_config(config, [*overrides, *(set_ or [])])
+        from search.ablation import Effort, run_ablation
+
+        run, _ = run_ablation(resolved, Effort(seeds=seeds, top_k=top_k))
+        typer.echo(run.results_page.read_text())
+        typer.echo(f"results.md and results.json: {run.path}")
+
+
+@app.command()
 def train(
     config: Annotated[Path, typer.Option(help="YAML file, such as runs/NAME/best/0.yaml.")],
     data: Annotated[Path, typer.Option(help="Folder of the photos and their json.")],

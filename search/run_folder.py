@@ -52,6 +52,15 @@ class RunFolder:
         return self.path / "finals.json"
 
     @property
+    def results_json(self) -> Path:
+        """What helped; see search/ablation.py."""
+        return self.path / "results.json"
+
+    @property
+    def results_page(self) -> Path:
+        return self.path / "results.md"
+
+    @property
     def dataset_json(self) -> Path:
         """Which photos and polygons the run is about: {"key": `dataset_key`}."""
         return self.path / "dataset.json"

@@ -26,15 +26,15 @@ from trashseg.data.coco import CocoDataset, rasterize
 from trashseg.data.folds import Folds
 from trashseg.device import Resources
 from trashseg.ensemble import Ensemble, OnPhoto, votes
-from trashseg.evidence import FullSize, draw_sample
 from trashseg.files import new_folder, write_json, write_text
 from trashseg.fold_models import FoldModel, ballots_of, by_candidate, keep_missing_views
+from trashseg.fold_scores import score_folds
 from trashseg.manifest import Kind, write_manifest
 from trashseg.masks import cpu_pool
 from trashseg.member import load_member, member_scores
 from trashseg.metrics import Scores, scores_of
 from trashseg.pictures import encode_mask, write_mask
-from trashseg.postprocess import Decision, Evidence, decide, decide_by_fold
+from trashseg.postprocess import Decision, Evidence, decide, decide_by_fold, gather
 
 KINDS: tuple[Kind, Kind] = ("soft_vote", "soft_vote_crf")
 OnStep = Callable[[str], None]
@@ -82,11 +82,7 @@ def build_ensemble(
     ballots = ballots_of(candidates, dataset, folds)
     names = [view.name for view in proposals.views]
     with new_folder(out, replace=True) as partial, cpu_pool(resources.cpus) as pool:
-        evidence = Evidence(
-            sample=draw_sample(pool, ballots, names, len(dataset.classes)),
-            full=FullSize(pool, ballots, len(dataset.classes)),
-            fold_of=np.array([ballot.fold for ballot in ballots]),
-        )
+        evidence = gather(pool, ballots, names, len(dataset.classes))
         decided = decide_all(evidence, proposals, metric, on_step)
         write_masks(partial, decided, on_photo)
         tested = None
@@ -193,6 +189,7 @@ def describe(decided: Decided, classes: Sequence[str]) -> dict[str, Any]:
     everything = np.arange(len(decided.evidence.fold_of))
     candidates = decided.evidence.sample.candidates
     alone = {str(rank): single(rank, candidates) for rank in range(candidates)}
+    nested = score_folds(nested_counts(decided), classes)
 
     def scores(choice: Choice) -> Scores:
         counts = decided.evidence.full.counts(choice, everything)
@@ -200,22 +197,21 @@ def describe(decided: Decided, classes: Sequence[str]) -> dict[str, Any]:
 
     return {
         "oof": {kind: scores(choice) for kind, choice in decided.kinds.items()},
-        "nested": scores_of(torch.from_numpy(nested_counts(decided)), classes),
+        "nested": nested.pooled,
+        "nested_by_fold": {str(fold): of_fold for fold, of_fold in nested.by_fold.items()},
         "chosen": decided.chosen,
         "steps": [step.describe() for step in decided.deployed.steps],
         "candidates": {rank: scores(choice) for rank, choice in alone.items()},
     }
 
 
-def nested_counts(decided: Decided) -> Counts:
-    """(N, C, C): each fold's photos under what was chosen without them."""
+def nested_counts(decided: Decided) -> dict[int, Counts]:
+    """(N, C, C) by fold: its photos under what was chosen without them."""
     evidence = decided.evidence
-    return np.concatenate(
-        [
-            evidence.full.counts(decision.choice, np.flatnonzero(evidence.fold_of == fold))
-            for fold, decision in decided.by_fold.items()
-        ]
-    )
+    return {
+        fold: evidence.full.counts(decision.choice, np.flatnonzero(evidence.fold_of == fold))
+        for fold, decision in decided.by_fold.items()
+    }
 
 
 def write_report(

@@ -9,6 +9,7 @@ deployed is chosen on all of them.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from trashseg.choice import Choice, Proposals, Weights, equal_vote, single
 from trashseg.counts import Counts
-from trashseg.evidence import FullSize, PixelSample
+from trashseg.evidence import FullSize, PixelSample, draw_sample
 from trashseg.noise import Comparison, compare, score
+from trashseg.oof import Ballot
 from trashseg.selection import greedy_weights
 
 PARTS = 5  # a step is picked on four of them and measured on the fifth, in turn
@@ -92,6 +94,27 @@ class Evidence:
 
     def sampled(self, choice: Choice, photos: Positions) -> Counts:
         return self.sample.counts(choice)[photos]
+
+
+def gather(
+    pool: ProcessPoolExecutor, ballots: Sequence[Ballot], views: Sequence[str], classes: int
+) -> Evidence:
+    """What the votes on `ballots` say; `views` are those that a choice may name."""
+    return Evidence(
+        sample=draw_sample(pool, ballots, views, classes),
+        full=FullSize(pool, ballots, classes),
+        fold_of=np.array([ballot.fold for ballot in ballots]),
+    )
+
+
+def count_by_fold(evidence: Evidence, pick: Pick) -> dict[int, Counts]:
+    """Of each fold's photos, at their own size, under what is picked on those of the other folds."""
+    counts = {}
+    for fold in np.unique(evidence.fold_of).tolist():
+        own = evidence.fold_of == fold
+        choice = pick(np.flatnonzero(~own))
+        counts[fold] = evidence.full.counts(choice, np.flatnonzero(own))
+    return counts
 
 
 def decide_by_fold(evidence: Evidence, proposals: Proposals, metric: str) -> dict[int, Decision]:
