@@ -47,8 +47,8 @@ def introduction(results: Results) -> str:
         "Scores are out of fold, at the photos' own size, as mean ± standard error over folds and "
         "seeds. Differences are paired by fold and seed. Each training is scored with the weights of "
         "its best epoch on the fold, which flatters all of them alike; the search and the final choice "
-        f"have seen the folds as well. A verdict is that of a test: {results.test} that are compared "
-        "with the same."
+        f"have seen the folds as well. Verdicts are those of a {results.test}; variants are all that "
+        "are compared with the same."
     )
 
 
@@ -82,7 +82,7 @@ def gained(measured: Measured | None) -> str:
         return ""
     compared = measured.compared
     change = f"{compared.difference:+.4f}{plus_minus(compared.standard_error)}"
-    return f"{change}: {VERDICTS[compared.verdict]}"
+    return f"{change}, {VERDICTS[compared.verdict]}"
 
 
 def plus_minus(error: float | None) -> str:
@@ -127,8 +127,7 @@ def goal(results: Results) -> str:
 def did_not_help(arms: Sequence[ArmResult]) -> str:
     """Everything without a gain in `miou` that is more than chance."""
     found = [
-        f"- {arm.name}: {gained(arm.metrics['miou'])} in `miou`, "
-        f"{gained(arm.metrics['miou_image'])} in `miou_image`"
+        f"- {arm.name}: " + "; ".join(f"`{key}` {gained(arm.metrics[key])}" for key in METRICS)
         for arm in arms
         if (compared := comparison(arm, "miou")) is not None and compared.verdict != "better"
     ]

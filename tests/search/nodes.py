@@ -16,6 +16,9 @@ from ray.cluster_utils import Cluster
 
 OWN_MOUNTS = ("unshare", "--mount", "--map-root-user", "--pid", "--fork", "--kill-child")
 START_SECONDS = 120.0
+# How soon a node that is gone is missed: 2 seconds where it refuses, 32 where it says nothing, instead
+# of 15 and 65.
+WATCHFUL = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
 
 
 class Nodes:
@@ -26,6 +29,7 @@ class Nodes:
         self._nodes: dict[str, Any] = {}
         self._machines: dict[str, subprocess.Popen[bytes]] = {}
         self._networks: dict[str, Network] = {}
+        self._frozen: set[str] = set()
 
     @property
     def address(self) -> str:
@@ -39,6 +43,7 @@ class Nodes:
             node_name=name,
             env_vars=environment or None,
             include_dashboard=False,
+            **({} if self._nodes else {"_system_config": WATCHFUL}),
         )
 
     def join(self, name: str, cpus: int = 1) -> None:
@@ -98,10 +103,28 @@ class Nodes:
         """The node stops answering and is still there, for the minute that Ray takes to notice."""
         [raylet] = self._nodes[name].all_processes[ray_constants.PROCESS_TYPE_RAYLET]
         os.kill(raylet.process.pid, signal.SIGSTOP)
+        self._frozen.add(name)
 
     def alive(self) -> set[str]:
         """Names of the nodes that the connected driver sees."""
         return {node["NodeName"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+
+    def restore(self, *names: str) -> None:
+        """Exactly the nodes of these names, with one CPU each, whatever was added, killed or frozen. No
+        driver may be connected."""
+        for name in [*self._nodes, *self._machines]:
+            if name not in names or name in self._frozen:
+                self.kill(name)
+        self._frozen.clear()
+        for name in names:
+            if name not in self._nodes:
+                self.add(name)
+        ray.init(address=self.address, logging_level="error")
+        deadline = time.monotonic() + START_SECONDS
+        while self.alive() != set(names):
+            assert time.monotonic() < deadline, f"there are {self.alive()}"
+            time.sleep(0.1)
+        ray.shutdown()
 
     def shutdown(self) -> None:
         for name in list(self._machines):

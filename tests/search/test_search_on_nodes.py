@@ -20,6 +20,8 @@ from search.finals import retrain
 from search.ledger import read_trials
 from search.results import Row
 from search.run_folder import RunFolder
+from search.space import Point
+from search.trainable import TrialSetting, run_trial
 from tests.faults.observed_search import OBSERVED, observed_trial, read_epochs
 from tests.search.nodes import Nodes, can_hide_folders, can_make_networks
 
@@ -107,10 +109,31 @@ def test_a_search_of_three_nodes_ends_whole_when_one_dies_in_the_middle(
     assert all(first != second for first, second in moved)
 
 
-def test_a_node_that_joins_is_used(cluster: Nodes, tmp_path: Path, sample: Path) -> None:
-    """The epochs are many so that the first trials last longer than a node takes to come up."""
-    search = Watched(make_config(cluster, tmp_path, sample, epochs=30))
-    check_whole(search.search(lambda: cluster.join("third"), after_epochs=1), epochs=30)
+def waiting_trial(point: Point, setting: TrialSetting) -> None:
+    """Says on which node it waits, beside the search's runs, and trains when it is let go."""
+    folder = setting.run.path.parent.parent / "waiting"
+    (folder / ray.get_runtime_context().get_node_id()).touch()
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+    run_trial(point, setting)
+
+
+def test_a_node_that_joins_is_used(
+    cluster: Nodes, tmp_path: Path, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No trial trains before one has come to the third node."""
+    waiting = tmp_path / "waiting"
+    waiting.mkdir()
+    monkeypatch.setattr(driver, "run_trial", waiting_trial)
+    search = Watched(make_config(cluster, tmp_path, sample, epochs=1))
+
+    def join() -> None:
+        cluster.join("third")
+        while len(list(waiting.iterdir())) < 3:
+            time.sleep(0.05)
+        (waiting / "go").touch()
+
+    check_whole(search.search(join, after_epochs=0), epochs=1)
     assert len({node for [node] in search.attempts().values()}) == 3
 
 

@@ -37,7 +37,7 @@ def written(tmp_path: Path, text: str) -> Space:
 
 
 def test_the_shipped_spaces_are_these() -> None:
-    assert NAMES == ["aug_loss", "extras", "full", "model", "optim"]
+    assert NAMES == ["aug_loss", "essentials", "extras", "full", "model", "optim"]
 
 
 @every_space

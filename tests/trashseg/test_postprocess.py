@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from tests.trashseg.written_votes import blind, noisy, shifted, truth, write_votes
+from trashseg import postprocess
 from trashseg.choice import Choice, Proposals, equal_vote, single
 from trashseg.config import CrfConfig, TtaConfig
 from trashseg.data.coco import CocoDataset, load_coco, rasterize
 from trashseg.data.folds import Folds, stratify
-from trashseg.evidence import FullSize, PixelSample, draw_sample
+from trashseg.evidence import PixelSample, draw_sample
 from trashseg.fold_models import FoldModel, ballots_of, by_candidate
 from trashseg.masks import out_of_fold_masks
 from trashseg.metrics import mean_iou
@@ -62,11 +63,7 @@ def gather(
 ) -> Evidence:
     ballots = ballots_of(by_candidate(models), dataset, folds)
     views = [view.name for view in proposals.views]
-    return Evidence(
-        sample=draw_sample(pool, ballots, views, 12),  # type: ignore[arg-type]
-        full=FullSize(pool, ballots, 12),  # type: ignore[arg-type]
-        fold_of=np.array([ballot.fold for ballot in ballots]),
-    )
+    return postprocess.gather(pool, ballots, views, 12)  # type: ignore[arg-type]
 
 
 def decided(evidence: Evidence, proposals: Proposals, metric: str = "miou") -> Decision:
