@@ -72,19 +72,32 @@ def run_ablation(config: SearchConfig, effort: Effort) -> tuple[RunFolder, Resul
     with run.locked():
         choose_and_train(run, effort.top_k)
         trainings = plan(run, additions, effort.seeds)
-        models = [training.model for training in trainings]
-        train_folds(run, models, survived=(NonFiniteError,))
+        each_once = {training.model.folder: training.model for training in trainings}
+        train_folds(run, list(each_once.values()), survived=(NonFiniteError,))
+    scales = map(str, config.tta.scales)
     ensemble = tune_post(
         run,
         effort.top_k,
         effort.post_trials,
         effort.post_photos,
         config.tta.views,
-        map(str, config.tta.scales),
+        scales,
         test=None,
     )
+    with run.locked():
+        return run, write_down(run, effort, rows, trainings, ensemble)
+
+
+def write_down(
+    run: RunFolder,
+    effort: Effort,
+    rows: Sequence[Row],
+    trainings: Sequence[Training],
+    ensemble: Mapping[str, Any],
+) -> Results:
+    """Score what can be done to votes, compare everything, write it and tell MLflow."""
+    config = run.config
     with (
-        run.locked(),
         Display(run.path.name, 1, "table") as display,
         Tracker(run, config.search.tracking_uri, warn=display.line).closing() as tracker,
     ):
@@ -101,7 +114,7 @@ def run_ablation(config: SearchConfig, effort: Effort) -> tuple[RunFolder, Resul
         tracker.log_file("results", run.results_json)
         tracker.log_file("results", run.results_page)
         tracker.end("results", "finished")
-    return run, results
+    return results
 
 
 def read_additions(config: TrainConfig) -> dict[str, TrainConfig]:
