@@ -344,8 +344,10 @@ def test_what_is_chosen_is_reported_and_written_down(
     out, resources = tmp_path / "ensemble", Resources(1, torch.device("cpu"))
     nothing = CrfConfig(gaussian_weight=0.0, bilateral_weight=0.0)
     proposals = Proposals(selection_per_class=True, crf=(nothing,))
-    metrics = build_ensemble(specialists, dataset, folds, out, proposals, "miou", resources)
-    report = json.loads((out / "post.json").read_text())
+    build_ensemble(specialists, dataset, folds, out, proposals, "miou", resources)
+    metrics, report = (
+        json.loads((out / f"{name}.json").read_text()) for name in ("metrics", "post")
+    )
     assert report["tried"]["selection_per_class"]
     assert report["chosen"]["weights"] == [list(weight) for weight in EACH_ITS_OWN]
     assert metrics["steps"] == report["chosen"]["steps"]
