@@ -2,8 +2,10 @@
 same votes wherever they are counted, from the evidence to the ensemble at work."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -367,7 +369,11 @@ def test_the_ensemble_at_work_makes_the_masks_that_were_decided_out_of_fold(
     trained: Trained, tmp_path: Path
 ) -> None:
     """Members of fold 0 alone, so that its photos are new to all of them."""
-    models = [model for model in trained.models if model.fold == 0]
+    models = [
+        replace(model, folder=Path(shutil.copytree(model.folder, tmp_path / str(model.candidate))))
+        for model in trained.models
+        if model.fold == 0
+    ]
     first = np.linspace(0, 1, 12)
     flip, crf = TtaConfig(views=("identity", "horizontal_flip")), CrfConfig(iterations=2)
     choice = Choice((tuple(first.tolist()), tuple((1 - first).tolist())), flip, crf)
