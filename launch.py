@@ -217,6 +217,9 @@ def tune_post(
         str, typer.Option(help="Views that may be averaged, by comma; see trashseg/tta.py.")
     ] = "identity,horizontal_flip",
     scales: Annotated[str, typer.Option(help="Scales of the photo that may be, by comma.")] = "1",
+    per_class: Annotated[
+        bool | None, typer.Option(help="Try weights for each class; as in the run, if left out.")
+    ] = None,
     test: Annotated[Path | None, typer.Option(help="Folder of test photos and json.")] = None,
     top_k: TopK = 2,
     storage: Storage = Path("runs"),
@@ -229,7 +232,8 @@ def tune_post(
 
         run = open_run_folder(name, storage)
         offered = views.split(","), scales.split(",")
-        print_ensemble(run, run_tune_post(run, top_k, trials, photos, *offered, test))
+        metrics = run_tune_post(run, top_k, trials, photos, *offered, test, per_class)
+        print_ensemble(run, metrics)
 
 
 @app.command()
