@@ -22,6 +22,7 @@ def to_markdown(results: Results) -> str:
             introduction(results),
             "## Trained anew",
             table([arm for arm in results.arms if arm.group == "training"]),
+            winner(results),
             "## Done to the votes, nothing trained",
             table([arm for arm in results.arms if arm.group == "votes"]),
             "## All of it together",
@@ -109,6 +110,19 @@ def lines(rows: Sequence[Sequence[str]]) -> str:
 
 
 # --- sentences ---------------------------------------------------------------------------------
+
+
+def winner(results: Results) -> str:
+    """Whether the search's best is another configuration than the hand tuning."""
+    hand, searched = results.arms[:2]
+    if hand.what == searched.what:
+        return (
+            "The final choice, over more folds, kept the hand tuning: no trial of the search was better "
+            "there, whatever it scored on fold 0."
+        )
+    return (
+        "The search's row is the configuration that the final choice, over more folds, put first."
+    )
 
 
 def goal(results: Results) -> str:
