@@ -44,7 +44,7 @@ def introduction(results: Results) -> str:
         f"Made by `make results`: {results.photos} photos, {results.folds} folds, seeds "
         f"{', '.join(map(str, results.seeds))}; {results.architecture} on {results.encoder}, "
         f"{results.epochs} epochs at {results.image_size} px for each training. The search ran "
-        f"{sum(results.trials.values())} trials ({ended}) on fold 0.\n\n"
+        f"{sum(results.trials.values())} trials ({ended}).\n\n"
         "Scores are out of fold, at the photos' own size, as mean ± standard error over folds and "
         "seeds. Differences are paired by fold and seed. Each training is scored with the weights of "
         "its best epoch on the fold, which flatters all of them alike; the search and the final choice "
@@ -117,8 +117,8 @@ def winner(results: Results) -> str:
     hand, searched = results.arms[:2]
     if hand.what == searched.what:
         return (
-            "The final choice, over more folds, kept the hand tuning: no trial of the search was better "
-            "there, whatever it scored on fold 0."
+            "The final choice, over more folds, kept the hand tuning: no other finalist of the search "
+            "was better there."
         )
     return (
         "The search's row is the configuration that the final choice, over more folds, put first."
