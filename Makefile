@@ -46,10 +46,11 @@ demo: .venv/installed
 clean-demo:
 	rm -rf $(DEMO)
 
-TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
+# of the slow files three at a time: they wait for Ray, for servers and for the time that Ray gives nodes
+BY_FILE := --dist loadfile --no-loadscope-reorder
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow" $(TWO_AT_A_TIME)
-	$(BIN)/python -m pytest -m slow $(TWO_AT_A_TIME)
+	$(BIN)/python -m pytest -m "not slow" -n 2 $(BY_FILE)
+	$(BIN)/python -m pytest -m slow -n 3 $(BY_FILE)
 
 # searches that are killed at random moments and taken up again: about half an hour
 faults: .venv/installed

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from numpy.typing import NDArray
 
 from trashseg.config import DataConfig
@@ -58,6 +57,9 @@ def stratify(
     Photos with one number in `groups` (N,) count as one photo that holds the classes of all, and
     get one fold; None leaves each photo for itself.
     """
+    # here: the import takes a second, and trials only read folds
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
     _, group_of = np.unique(
         np.arange(len(dataset.photos)) if groups is None else groups, return_inverse=True
     )  # in order of first appearance, as groups are numbered by their first photo
