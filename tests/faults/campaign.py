@@ -153,10 +153,11 @@ class Search:
         return True
 
     def _bury(self, family: list[psutil.Process]) -> None:
-        """The command ends; what it had started ends by itself."""
+        """The command ends; what it had started ends by itself. One whose search was over may have
+        been on its way out."""
         assert self.process is not None
         code = self.process.wait(PATIENCE)
-        assert code != 0
+        assert code != 0 or not self.held
         _, alive = psutil.wait_procs(family, timeout=PATIENCE)
         assert not alive, f"outlived their search: {alive}"
         self.process = None
