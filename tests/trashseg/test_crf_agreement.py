@@ -19,9 +19,9 @@ Scene = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 
 def _vote(truth: NDArray[np.uint8], classes: int, seed: int) -> NDArray[np.float32]:
-    """(C, H, W) soft and partly wrong, but sure far from borders, as networks are: the truth blurred by a
-    twentieth of the photo's side, a fifth of it noise in patches, to the power of 4; at a quarter of the
-    size, and enlarged."""
+    """(C, H, W) soft and partly wrong, but sure far from borders, as networks are: the truth blurred
+    by a twentieth of the photo's side, a fifth of it noise in patches, to the power of 4; at a quarter
+    of the size, and enlarged."""
     height, width = truth.shape
     small = (max(1, width // 4), max(1, height // 4))
     rng = np.random.default_rng(seed)

@@ -158,7 +158,7 @@ def test_blocks_change_the_order_of_rows_and_nothing_else() -> None:
     points = _scene(24)
     blocks = (np.arange(len(points)) % 7).astype(np.uint64)
     _, plain = build(points)
-    order, sorted_rows = build(points, blocks)
+    order, sorted_rows = build(points, blocks=blocks)
     assert (np.diff(blocks[order].astype(int)) >= 0).all()
     assert sorted(order) == list(range(len(points)))
     values = np.random.default_rng(0).random((len(points), 2))
@@ -167,12 +167,15 @@ def test_blocks_change_the_order_of_rows_and_nothing_else() -> None:
     )
 
 
-def test_a_factor_multiplies_the_filter() -> None:
+def test_strength_multiplies_the_filter() -> None:
     _, lattice = build(_grid(8, 0.5))
+    _, strong = build(_grid(8, 0.5), strength=4.0)
     values = np.random.default_rng(0).random((64, 1))
-    np.testing.assert_allclose(
-        _filter(lattice.times(4.0), values), 4 * _filter(lattice, values), rtol=1e-5
-    )
+    rows = np.arange(64)[::-1].copy()
+    fourfold = 4 * _filter(lattice, values)
+    np.testing.assert_allclose(_filter(strong, values), fourfold, rtol=1e-5)
+    taken = lattice.taken(rows, strength=4.0)
+    np.testing.assert_allclose(_filter(taken, values[rows]), fourfold[rows], rtol=1e-5)
 
 
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1), dimensions=st.sampled_from([2, 5]))

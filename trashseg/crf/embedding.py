@@ -84,7 +84,8 @@ def _ends(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """(2, d) the smallest and the largest of each feature."""
     points, dimensions = features.shape
     ends = np.empty((2, dimensions), np.float32)
-    ends[:] = features[0]
+    for i in range(dimensions):
+        ends[0, i] = ends[1, i] = features[0, i]
     for p in range(points):
         for i in range(dimensions):
             ends[0, i] = min(ends[0, i], features[p, i])

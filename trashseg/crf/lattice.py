@@ -25,25 +25,25 @@ class Lattice:
     neighbours: NDArray[np.int32]
     """(d+1, M+1, 2) the vertices before and after each one, by axis."""
 
-    def taken(self, rows: NDArray[np.intp]) -> "Lattice":
-        """The same with these rows, in this order."""
-        vertices, weights = _take(self.vertices, self.weights, rows)
+    def taken(self, rows: NDArray[np.intp], strength: float) -> "Lattice":
+        """These rows in this order; the filter multiplied by `strength`."""
+        root = np.float32(
+            np.sqrt(strength)
+        )  # half of it on the way to vertices, half on the way back
+        vertices, weights = _take(self.vertices, self.weights, rows, root)
         return Lattice(vertices, weights, self.neighbours)
-
-    def times(self, factor: float) -> "Lattice":
-        """The filter multiplied by a factor, half of it on each way."""
-        root = np.float32(np.sqrt(factor))
-        return Lattice(self.vertices, self.weights * root, self.neighbours)
 
 
 def build(
-    features: NDArray[np.float32], blocks: NDArray[np.uint64] | None = None
+    features: NDArray[np.float32],
+    strength: float = 1.0,
+    blocks: NDArray[np.uint64] | None = None,
 ) -> tuple[NDArray[np.intp], Lattice]:
     """The order of rows (N,) and the lattice of N points (N, d), d up to 5, in units of the Gaussian's
     standard deviation.
 
-    Weights are such that the filter is D^-1/2 K D^-1/2, where K is splat, blur and slice, and D has K's
-    row sums: what pydensecrf calls symmetric normalisation.
+    Weights are such that the filter is `strength` D^-1/2 K D^-1/2, where K is splat, blur and slice,
+    and D has K's row sums: what pydensecrf calls symmetric normalisation.
 
     Rows are in the order of points or, with `blocks` (N,), sorted by block, and within a block such
     that most points that are close to each other follow each other: the vertices that a row needs are
@@ -60,7 +60,7 @@ def build(
         order = np.argsort(key)
     vertices, weights, codes = _number_vertices(order, embedding, radix(dimensions))
     neighbours = _find_neighbours(codes, dimensions, radix(dimensions))
-    _normalise(vertices, weights, neighbours)
+    _normalise(vertices, weights, neighbours, np.float32(strength))
     return order, Lattice(vertices, weights, neighbours)
 
 
@@ -76,14 +76,14 @@ def restrict(lattice: Lattice, rows: NDArray[np.intp]) -> Lattice:
 
 
 @compiled
-def _take(vertices: Any, weights: Any, rows: Any) -> Any:
-    """Both by row; twice as fast as numpy, which copies row by row."""
+def _take(vertices: Any, weights: Any, rows: Any, factor: Any) -> Any:
+    """Vertices of these rows and their weights, multiplied."""
     taken = np.empty((len(rows), vertices.shape[1]), np.int32)
     taken_weights = np.empty((len(rows), vertices.shape[1]), np.float32)
     for row in range(len(rows)):
         for i in range(vertices.shape[1]):
             taken[row, i] = vertices[rows[row], i]
-            taken_weights[row, i] = weights[rows[row], i]
+            taken_weights[row, i] = weights[rows[row], i] * factor
     return taken, taken_weights
 
 
@@ -173,8 +173,8 @@ def _find_neighbours(codes: Any, dimensions: int, base: int) -> Any:
 
 
 @compiled
-def _normalise(vertices: Any, weights: Any, neighbours: Any) -> None:
-    """Divide each row's weights by the root of its row sum: of what the filter makes of ones."""
+def _normalise(vertices: Any, weights: Any, neighbours: Any, strength: Any) -> None:
+    """Multiply each row's weights by sqrt(strength / row sum): of what the filter makes of ones."""
     axes, count, _ = neighbours.shape
     values, blurred = np.zeros(count, np.float32), np.zeros(count, np.float32)
     for row in range(len(weights)):
@@ -189,7 +189,7 @@ def _normalise(vertices: Any, weights: Any, neighbours: Any) -> None:
         row_sum = np.float32(1e-20)
         for i in range(axes):
             row_sum += weights[row, i] * values[vertices[row, i]]
-        root = np.float32(1) / np.sqrt(row_sum)
+        root = np.sqrt(strength / row_sum)
         for i in range(axes):
             weights[row, i] *= root
 

@@ -21,12 +21,14 @@ from trashseg.crf.simd import (
     largest,
     load,
     magnitude,
+    put_rows,
     store,
+    take_rows,
     total,
 )
 
 # numba compiles this file anew when it changes, but not when another does whose functions it uses.
-SIMD_VERSION = "03faf5666b84"
+SIMD_VERSION = "ac06fdc139aa"
 """Hash of simd.py; a test says what it has to be."""
 
 DECIDED = 0.999
@@ -35,9 +37,10 @@ DRIFT = 2e-3
 """How far the last iteration may move a pixel that was held; if it moves one further, none is held."""
 
 
-def infer(unary: Rows, wide: Lattice, near: Lattice, iterations: int) -> Rows:
-    """Probabilities (N,) rows after `iterations`, of which `unary` (N,) are logarithms; row i of each is
-    about the same pixel. `wide` is the lattice of 5 dimensions, `near` that of 2.
+def infer(prior: Rows, wide: Lattice, near: Lattice, iterations: int) -> Rows:
+    """Probabilities (N,) rows after `iterations`; row i of each argument is about the same pixel.
+    `prior` (N,) are the probabilities before, over 0 but where a row is only filled up; their sum does
+    not matter. `wide` is the lattice of 5 dimensions, `near` that of 2.
 
     Most pixels of a photo are decided after one iteration and do not change any more. They take part
     in the first iteration and in the last. In between they are held: what they send to the others is
@@ -45,12 +48,12 @@ def infer(unary: Rows, wide: Lattice, near: Lattice, iterations: int) -> Rows:
     out, and no iteration. The last one, which is whole, tells whether a pixel that was held would have
     gone elsewhere (`DRIFT`); then all is done again and no pixel is held.
     """
-    field = MeanField(unary, wide, near)
+    field = MeanField(prior, wide, near)
     if iterations > 2 and _infer_undecided(field, iterations):
         return field.q
     field.begin()
-    for _ in range(iterations):
-        field.iterate()
+    for iteration in range(iterations):
+        field.iterate(last=iteration == iterations - 1)
     return field.q
 
 
@@ -60,7 +63,7 @@ def _infer_undecided(field: "MeanField", iterations: int) -> bool:
     field.iterate()
     field.hold_decided()
     field.iterate_others(iterations - 2)
-    return field.iterate() <= DRIFT
+    return field.iterate(last=True) <= DRIFT
 
 
 class Messages(NamedTuple):
@@ -78,21 +81,22 @@ class Messages(NamedTuple):
 class MeanField:
     """Probabilities `q` of N pixels, and the messages that go with them."""
 
-    def __init__(self, unary: Rows, wide: Lattice, near: Lattice) -> None:
-        self.unary = unary
-        self.q = empty_rows(len(unary), lane_count(unary))
-        self.held = np.zeros(len(unary), dtype=np.bool_)
+    def __init__(self, prior: Rows, wide: Lattice, near: Lattice) -> None:
+        self.prior = prior
+        self.q = empty_rows(len(prior), lane_count(prior))
+        self.held = np.zeros(len(prior), dtype=np.bool_)
         self._lattices = wide, near
-        self._wide, self._near = (_no_messages(lattice, unary) for lattice in (wide, near))
+        self._wide, self._near = (_no_messages(lattice, prior) for lattice in (wide, near))
 
     def begin(self) -> None:
         """Probabilities that no message has changed yet."""
-        self._update(informed=False)
+        self._update(informed=False, last=False)
 
-    def iterate(self) -> float:
-        """One iteration; how far a pixel that is held has moved at most."""
+    def iterate(self, last: bool = False) -> float:
+        """One iteration; how far a pixel that is held has moved at most. After the last one nothing is
+        sent any more."""
         self._blur()
-        return self._update(informed=True)
+        return self._update(informed=True, last=last)
 
     def hold_decided(self) -> None:
         self.held = _decided(self.q, np.float32(DECIDED))
@@ -102,19 +106,19 @@ class MeanField:
         others = np.flatnonzero(~self.held)
         self._splat(np.flatnonzero(self.held))
         self._blur()
-        unary = empty_rows(len(others), lane_count(self.unary))
-        _inform(others, self.unary, self._wide, self._near, unary)
-        part = MeanField(unary, *(restrict(lattice, others) for lattice in self._lattices))
-        part.q[:] = self.q[others]
+        prior = empty_rows(len(others), lane_count(self.prior))
+        _inform(others, self.prior, self._wide, self._near, prior)
+        part = MeanField(prior, *(restrict(lattice, others) for lattice in self._lattices))
+        part.q = take_rows(self.q, others)
         part._splat(np.arange(len(others)))
         for _ in range(iterations):
             part.iterate()
-        self.q[others] = part.q
+        put_rows(self.q, others, part.q)
         self._splat(np.arange(len(self.q)))
 
-    def _update(self, informed: bool) -> float:
-        moved = _update(self.unary, self.q, self.held, self._wide, self._near, informed)
-        return float(moved)
+    def _update(self, informed: bool, last: bool) -> float:
+        rows = self.prior, self.q, self.held
+        return float(_update(*rows, self._wide, self._near, informed, last))
 
     def _blur(self) -> None:
         self._wide, self._near = _blurred(self._wide), _blurred(self._near)
@@ -142,30 +146,36 @@ def _blurred(messages: Messages) -> Messages:
 
 
 @compiled
-def _update(unary: Any, q: Any, held: Any, wide: Any, near: Any, informed: bool) -> Any:
-    """Receive messages if `informed`, decide, and send what was decided."""
+def _update(prior: Any, q: Any, held: Any, wide: Any, near: Any, informed: bool, last: bool) -> Any:
+    """Receive messages if `informed`, decide, and send what was decided unless it is the `last`."""
     _clear(wide.splatted)
     _clear(near.splatted)
-    floor, moved = fill(unary, -50.0), fill(unary, 0.0)
-    for p in range(len(unary)):
-        evidence = load(unary, p)
-        if informed:
-            evidence = evidence + _receive_wide(wide, p) + _receive_near(near, p)
-        new = _softmax(evidence, floor)
+    moved = fill(prior, 0.0)
+    for p in range(len(prior)):
+        new = _informed(prior, p, wide, near) if informed else load(prior, p)
+        new = new * (np.float32(1) / total(new))
         if held[p]:
             moved = larger(moved, magnitude(new - load(q, p)))
         store(q, p, new)
-        _send(wide, p, new)
-        _send(near, p, new)
+        if not last:
+            _send(wide, p, new)
+            _send(near, p, new)
     return largest(moved)
 
 
 @compiled
-def _inform(rows: Any, unary: Any, wide: Any, near: Any, informed: Any) -> None:
-    """`unary` of these rows with the messages that they receive."""
+def _inform(rows: Any, prior: Any, wide: Any, near: Any, informed: Any) -> None:
+    """`prior` of these rows after the messages that they receive."""
     for i in range(len(rows)):
-        messages = _receive_wide(wide, rows[i]) + _receive_near(near, rows[i])
-        store(informed, i, load(unary, rows[i]) + messages)
+        store(informed, i, _informed(prior, rows[i], wide, near))
+
+
+@compiled
+def _informed(prior: Any, p: int, wide: Any, near: Any) -> Any:
+    """What is proportional to prior * exp(messages); the largest exponential is 1, and none is 0."""
+    messages = _receive_wide(wide, p) + _receive_near(near, p)
+    relative = larger(messages - largest(messages), fill(prior, -50.0))
+    return load(prior, p) * _exponential(relative)
 
 
 @compiled
@@ -210,12 +220,6 @@ def _decided(q: Any, least: Any) -> Any:
     for p in range(len(q)):
         decided[p] = largest(load(q, p)) > least
     return decided
-
-
-@compiled
-def _softmax(evidence: Any, floor: Any) -> Any:
-    e = _exponential(larger(evidence - largest(evidence), floor))
-    return e * (np.float32(1) / total(e))
 
 
 @compiled

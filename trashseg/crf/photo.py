@@ -10,14 +10,11 @@ from trashseg.config import CrfConfig
 from trashseg.crf.compiled import compiled
 from trashseg.crf.lattice import Lattice, build
 from trashseg.crf.mean_field import infer
-from trashseg.crf.simd import Rows, empty_rows, lanes_of
+from trashseg.crf.simd import Rows, empty_rows, lanes_of, take_rows
 
-BLOCK = (
-    64  # pixels; what a block's pixels need of the lattices fits into the cache next to the core
-)
-LEAST = 1e-5  # pydensecrf's: a probability of zero is taken for this
+BLOCK = 64  # pixels: what a block needs of the lattices fits into the cache next to the core
 AT_ONCE = 128  # rows
-NEVER = -1e3  # the logarithm for labels that only fill up a row
+LEAST = 1e-5  # pydensecrf's: a probability of zero is taken for this
 
 
 def refine_photo(
@@ -25,14 +22,11 @@ def refine_photo(
 ) -> NDArray[np.float32]:
     """Mean-field probabilities (C, H, W) float32 of probabilities (C, H, W) and an image (H, W, 3)."""
     height, width = image.shape[:2]
-    order, wide = build(*_place_and_colour(image, config))
+    features, blocks = _place_and_colour(image, config)
+    order, wide = build(features, config.bilateral_weight, blocks)
     near = _place_lattice(height, width, config.gaussian_sxy)
-    q = infer(
-        _logarithms(probabilities, order),
-        wide.times(config.bilateral_weight),
-        near.taken(order).times(config.gaussian_weight),
-        config.iterations,
-    )
+    prior = take_rows(_to_rows(probabilities), order)
+    q = infer(prior, wide, near.taken(order, config.gaussian_weight), config.iterations)
     refined = np.empty(probabilities.shape, dtype=np.float32)
     _scatter(lanes_of(q), order, refined.reshape(len(refined), -1))
     return refined
@@ -66,40 +60,21 @@ def _places(height: int, width: int, sxy: float) -> NDArray[np.float32]:
     return places
 
 
-def _logarithms(probabilities: NDArray[np.float32], order: NDArray[np.intp]) -> Rows:
-    """(N,) rows in `order`; as long as the next power of two, from 4: what processors load at once."""
+def _to_rows(probabilities: NDArray[np.float32]) -> Rows:
+    """(H*W,) rows; as long as the next power of two, from 4: what processors load at once."""
     classes = len(probabilities)
-    lanes = max(4, 1 << (classes - 1).bit_length())
-    rows = empty_rows(len(order), lanes)
-    logarithms = np.maximum(probabilities, np.float32(LEAST), order="C")
-    np.log(logarithms, out=logarithms)
-    _gather(logarithms.reshape(classes, -1), order, lanes_of(rows))
+    rows = empty_rows(probabilities[0].size, max(4, 1 << (classes - 1).bit_length()))
+    lanes = lanes_of(rows)
+    lanes[:, classes:] = 0
+    np.maximum(probabilities.reshape(classes, -1).T, np.float32(LEAST), out=lanes[:, :classes])
     return rows
 
 
-# Plane by plane for a few rows at a time: planes are often a power of two apart, and what lies so far
-# apart competes for the same places in the processor's cache.
-
-
 @compiled
-def _gather(planes: Any, order: Any, rows: Any) -> None:
-    """Planes (C, N) to rows (N, lanes)."""
-    classes, lanes = len(planes), rows.shape[1]
+def _scatter(lanes: Any, order: Any, planes: Any) -> None:
+    """Rows (N, lanes) to planes (C, N): plane by plane, for a few rows at a time. Planes are often a
+    power of two apart, and such places compete for the same lines of the processor's cache."""
     for start in range(0, len(order), AT_ONCE):
-        stop = min(start + AT_ONCE, len(order))
-        for label in range(classes):
-            for row in range(start, stop):
-                rows[row, label] = planes[label, order[row]]
-        for label in range(classes, lanes):
-            for row in range(start, stop):
-                rows[row, label] = NEVER
-
-
-@compiled
-def _scatter(rows: Any, order: Any, planes: Any) -> None:
-    """Rows (N, lanes) to planes (C, N)."""
-    for start in range(0, len(order), AT_ONCE):
-        stop = min(start + AT_ONCE, len(order))
         for label in range(len(planes)):
-            for row in range(start, stop):
-                planes[label, order[row]] = rows[row, label]
+            for row in range(start, min(start + AT_ONCE, len(order))):
+                planes[label, order[row]] = lanes[row, label]
