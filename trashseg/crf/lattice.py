@@ -29,7 +29,7 @@ class Lattice:
         """These rows in this order; the filter multiplied by `strength`."""
         root = np.float32(
             np.sqrt(strength)
-        )  # half of it on the way to vertices, half on the way back
+        )  # on the way to vertices, and once more on the way back
         vertices, weights = _take(self.vertices, self.weights, rows, root)
         return Lattice(vertices, weights, self.neighbours)
 

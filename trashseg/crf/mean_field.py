@@ -28,7 +28,7 @@ from trashseg.crf.simd import (
 )
 
 # numba compiles this file anew when it changes, but not when another does whose functions it uses.
-SIMD_VERSION = "ac06fdc139aa"
+SIMD_VERSION = "bc37715a1cd5"
 """Hash of simd.py; a test says what it has to be."""
 
 DECIDED = 0.999
@@ -224,7 +224,8 @@ def _decided(q: Any, least: Any) -> Any:
 
 @compiled
 def _exponential(x: Any) -> Any:
-    """e**x for x from -50 to 0, to 1e-5 of itself: Taylor's series at x / 64, squared six times."""
+    """e**x by Taylor's series at x / 64, squared six times: to 1e-5 of itself for x from -20 to 0, and to
+    1e-2 from -50, where it is 2e-22."""
     y = x * np.float32(1 / 64)
     e = y * np.float32(1 / 720) + np.float32(1 / 120)
     e = e * y + np.float32(1 / 24)

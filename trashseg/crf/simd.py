@@ -41,7 +41,7 @@ def lane_count(rows: Rows) -> int:
 
 def lanes_of(rows: Rows) -> NDArray[np.float32]:
     """The same memory as an array (count, lanes)."""
-    return rows.view(np.float32).reshape(len(rows), -1)
+    return rows.view(np.float32).reshape(len(rows), lane_count(rows))
 
 
 class Vector(types.Type):
