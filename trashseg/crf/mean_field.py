@@ -224,8 +224,8 @@ def _decided(q: Any, least: Any) -> Any:
 
 @compiled
 def _exponential(x: Any) -> Any:
-    """e**x by Taylor's series at x / 64, squared six times: to 1e-5 of itself for x from -20 to 0, and to
-    1e-2 from -50, where it is 2e-22."""
+    """e**x by Taylor's series at x / 64, squared six times: to 1e-5 of itself for x from -20 to 0, and
+    to 1e-2 from -50, where it is 2e-22."""
     y = x * np.float32(1 / 64)
     e = y * np.float32(1 / 720) + np.float32(1 / 120)
     e = e * y + np.float32(1 / 24)
