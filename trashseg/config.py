@@ -339,7 +339,8 @@ class CrfConfig(Section):
     iterations: PositiveInt = 10
     """Mean-field iterations."""
     backend: CrfBackend = "lattice"
-    """Which code computes it. Both give the same to 0.01; pydensecrf takes three times as long."""
+    """Which code computes it. Probabilities differ by less than 0.01; pydensecrf takes more than three
+    times as long."""
     max_side: PositiveInt = 1024
     """Photos with a longer side are refined at this size and the result is enlarged: time grows
     with the number of pixels."""
