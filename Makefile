@@ -46,9 +46,10 @@ demo: .venv/installed
 clean-demo:
 	rm -rf $(DEMO)
 
+TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" $(TWO_AT_A_TIME)
+	$(BIN)/python -m pytest -m slow $(TWO_AT_A_TIME)
 
 # searches that are killed at random moments and taken up again: about half an hour
 faults: .venv/installed

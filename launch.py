@@ -1,12 +1,15 @@
 """The commands. Each is a few lines: the work is in search/ and trashseg/, imported when needed."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from search.config import SearchConfig
 
 app = typer.Typer(
     help="Search, retrain and ensemble: trash segmentation from photos to masks.",
@@ -131,18 +134,25 @@ def search(
         "search.seed": seed,
         "search.storage": storage,
     }
-    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
     with user_errors():
-        from search.config import load_search_config
-
         if resume and config is None:
             config = _kept_config(name, storage)
-        resolved = load_search_config(config, [*overrides, *(set_ or [])])
+        resolved = _resolve(config, given, set_)
         from search.driver import run_search
         from search.report import print_leaderboard
 
         run, rows = run_search(resolved, resume=resume)
         print_leaderboard(run, rows)
+
+
+def _resolve(
+    config: Path | None, given: Mapping[str, object], set_: list[str] | None
+) -> "SearchConfig":
+    """The file, changed by the options that were given, changed by --set."""
+    from search.config import load_search_config
+
+    options = [f"{key}={value}" for key, value in given.items() if value is not None]
+    return load_search_config(config, [*options, *(set_ or [])])
 
 
 def _kept_config(name: str | None, storage: Path | None) -> Path:
@@ -217,6 +227,9 @@ def tune_post(
         str, typer.Option(help="Views that may be averaged, by comma; see trashseg/tta.py.")
     ] = "identity,horizontal_flip",
     scales: Annotated[str, typer.Option(help="Scales of the photo that may be, by comma.")] = "1",
+    per_class: Annotated[
+        bool | None, typer.Option(help="Try weights for each class; as in the run, if left out.")
+    ] = None,
     test: Annotated[Path | None, typer.Option(help="Folder of test photos and json.")] = None,
     top_k: TopK = 2,
     storage: Storage = Path("runs"),
@@ -229,7 +242,8 @@ def tune_post(
 
         run = open_run_folder(name, storage)
         offered = views.split(","), scales.split(",")
-        print_ensemble(run, run_tune_post(run, top_k, trials, photos, *offered, test))
+        metrics = run_tune_post(run, top_k, trials, photos, *offered, test, per_class)
+        print_ensemble(run, metrics)
 
 
 @app.command()
@@ -256,11 +270,8 @@ def study(
         "search.tracking_uri": tracking_uri,
         "search.storage": storage,
     }
-    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
     with user_errors():
-        from search.config import load_search_config
-
-        resolved = load_search_config(config, [*overrides, *(set_ or [])])
+        resolved = _resolve(config, given, set_)
         from search.report import print_study
         from search.study import load_study, run_study
 
@@ -292,11 +303,8 @@ def results(
         "search.tracking_uri": tracking_uri,
         "search.storage": storage,
     }
-    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
     with user_errors():
-        from search.config import load_search_config
-
-        resolved = load_search_config(config, [*overrides, *(set_ or [])])
+        resolved = _resolve(config, given, set_)
         from search.ablation import Effort, run_ablation
 
         run, _ = run_ablation(resolved, Effort(seeds=seeds, top_k=top_k))

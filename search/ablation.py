@@ -23,7 +23,7 @@ from search.ablation_page import to_markdown
 from search.ablation_results import Arm, Pair, Results, measure
 from search.config import SearchConfig
 from search.display import Display
-from search.driver import run_search
+from search.driver import check_training, run_search
 from search.finals import choose_and_train, finalist
 from search.ledger import HAND_TUNED
 from search.post import tune_post
@@ -36,6 +36,8 @@ from search.study import load_study
 from search.study_results import Training
 from search.tracking import Tracker
 from trashseg.config import TrainConfig
+from trashseg.data.coco import load_coco
+from trashseg.data.folds import make_folds
 from trashseg.device import local_resources
 from trashseg.errors import NonFiniteError
 from trashseg.files import write_json, write_text
@@ -67,6 +69,9 @@ def run_ablation(config: SearchConfig, effort: Effort) -> tuple[RunFolder, Resul
     """Do what is missing, and write what came out. Raises ConfigError before anything is trained, and
     as the search, the final choice and the ensemble do."""
     additions = read_additions(config.train)
+    dataset = load_coco(Path(config.search.data_dir))
+    for addition in additions.values():
+        check_training(addition, dataset, make_folds(dataset, config.data))
     there = (Path(config.search.storage) / config.search.name).exists()
     run, rows = run_search(config, resume=there)
     with run.locked():
@@ -212,7 +217,7 @@ def arms_of_votes(run: RunFolder, trainings: Sequence[Training], top_k: int) -> 
         ),
         equal: (
             chosen["equal_vote"],
-            "all configurations above that were trained on all folds",
+            "all configurations that were trained on all folds",
             HAND,
         ),
         f"selection of {count}": (chosen["selection"], "greedy weights by the other folds", equal),

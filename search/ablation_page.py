@@ -22,6 +22,7 @@ def to_markdown(results: Results) -> str:
             introduction(results),
             "## Trained anew",
             table([arm for arm in results.arms if arm.group == "training"]),
+            winner(results),
             "## Done to the votes, nothing trained",
             table([arm for arm in results.arms if arm.group == "votes"]),
             "## All of it together",
@@ -43,7 +44,7 @@ def introduction(results: Results) -> str:
         f"Made by `make results`: {results.photos} photos, {results.folds} folds, seeds "
         f"{', '.join(map(str, results.seeds))}; {results.architecture} on {results.encoder}, "
         f"{results.epochs} epochs at {results.image_size} px for each training. The search ran "
-        f"{sum(results.trials.values())} trials ({ended}) on fold 0.\n\n"
+        f"{sum(results.trials.values())} trials ({ended}).\n\n"
         "Scores are out of fold, at the photos' own size, as mean ± standard error over folds and "
         "seeds. Differences are paired by fold and seed. Each training is scored with the weights of "
         "its best epoch on the fold, which flatters all of them alike; the search and the final choice "
@@ -109,6 +110,19 @@ def lines(rows: Sequence[Sequence[str]]) -> str:
 
 
 # --- sentences ---------------------------------------------------------------------------------
+
+
+def winner(results: Results) -> str:
+    """Whether the search's best is another configuration than the hand tuning."""
+    hand, searched = results.arms[:2]
+    if hand.what == searched.what:
+        return (
+            "The final choice, over more folds, kept the hand tuning: no other finalist of the search "
+            "was better there."
+        )
+    return (
+        "The search's row is the configuration that the final choice, over more folds, put first."
+    )
 
 
 def goal(results: Results) -> str:

@@ -12,6 +12,7 @@ from trashseg.config_file import merge, parse_overrides, read_yaml, validate
 from trashseg.sections import Section
 
 SQLITE = "sqlite:///"
+OF_SEARCH = {"search", "selection_per_class", "tta", "crf"}  # what a training does not know
 DURATION = re.compile(r"\d+(\.\d+)?[smh]")
 
 
@@ -106,6 +107,8 @@ class SearchConfig(TrainConfig):
     """The first trial's training configuration, and how to search around it."""
 
     search: SearchSettings = SearchSettings()
+    selection_per_class: bool = False
+    """Whether `ensemble` tries weights of the configurations for each class; kept if they help."""
     tta: TtaConfig = TtaConfig(views=("identity", "horizontal_flip"))
     """What `ensemble` tries; the ensemble has it if it helps. {views: [identity]} tries none."""
     crf: CrfConfig = CrfConfig()
@@ -129,7 +132,7 @@ class SearchConfig(TrainConfig):
     @property
     def train(self) -> TrainConfig:
         """The training configuration alone."""
-        return TrainConfig.model_validate(self.model_dump(exclude={"search", "tta", "crf"}))
+        return TrainConfig.model_validate(self.model_dump(exclude=OF_SEARCH))
 
     @property
     def score_key(self) -> str:

@@ -22,7 +22,11 @@ def run_ensemble(run: RunFolder, top_k: int, test: Path | None) -> dict[str, Any
     check_test(dataset, test_dataset)
     with run.locked():
         models = choose_and_train(run, top_k)
-        proposals = Proposals(tta=(run.config.tta,), crf=(run.config.crf,))
+        proposals = Proposals(
+            selection_per_class=run.config.selection_per_class,
+            tta=(run.config.tta,),
+            crf=(run.config.crf,),
+        )
         return vote_and_log(run, models, dataset, test_dataset, proposals)
 
 

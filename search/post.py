@@ -50,9 +50,11 @@ def tune_post(
     views: Iterable[str],
     scales: Iterable[str],
     test: Path | None,
+    per_class: bool | None = None,
 ) -> dict[str, Any]:
     """Build the run's ensemble anew with the best of `trials` CRFs and of the subsets of views and
-    scales; returns its metrics. Trains nothing: ConfigError where a fold is missing."""
+    scales; returns its metrics. Weights `per_class` are tried, or not, as said here or else by the run.
+    Trains nothing: ConfigError where a fold is missing."""
     offered = validate(
         TtaConfig, {"views": list(views), "scales": list(scales)}, where="--views, --scales"
     )
@@ -67,6 +69,7 @@ def tune_post(
                 f"{run.path.name} first, or lower --top-k"
             )
     proposals = Proposals(
+        selection_per_class=run.config.selection_per_class if per_class is None else per_class,
         tta=propose_tta(offered, trials),
         crf=propose_crf(run.config.crf, trials),
         crf_photos=photos,

@@ -22,6 +22,7 @@ COMMANDS = [
     ["retrain"],
     ["status"],
     ["ensemble"],
+    ["results"],
     ["study"],
     ["tune-post"],
     ["train"],

@@ -35,6 +35,7 @@ from trashseg.member import load_member, member_scores
 from trashseg.metrics import Scores, scores_of
 from trashseg.pictures import encode_mask, write_mask
 from trashseg.postprocess import Decision, Evidence, decide, decide_by_fold, gather
+from trashseg.weighting import Weight, Weights, is_heard, split
 
 KINDS: tuple[Kind, Kind] = ("soft_vote", "soft_vote_crf")
 OnStep = Callable[[str], None]
@@ -120,15 +121,13 @@ def decide_all(evidence: Evidence, proposals: Proposals, metric: str, on_step: O
     return Decided(evidence, deployed, by_fold, replace(deployed.choice, crf=tried))
 
 
-def weights_of(
-    candidates: Sequence[Sequence[FoldModel]], weights: Sequence[float]
-) -> dict[Path, float]:
+def weights_of(candidates: Sequence[Sequence[FoldModel]], weights: Weights) -> dict[Path, Weight]:
     """Folders of the members that have a weight; a candidate's is shared out among its folds."""
     return {
-        model.folder: weight / len(models)
+        model.folder: split(weight, len(models))
         for models, weight in zip(candidates, weights, strict=True)
         for model in models
-        if weight > 0
+        if is_heard(weight)
     }
 
 
@@ -150,7 +149,7 @@ def folder_of(kind: Kind, decided: Decided) -> str:
 
 def run_test(
     pool: ProcessPoolExecutor,
-    members: Mapping[Path, float],
+    members: Mapping[Path, Weight],
     decided: Decided,
     test: CocoDataset,
     partial: Path,
@@ -226,6 +225,7 @@ def write_report(
             "folds": {str(fold): found.describe() for fold, found in decided.by_fold.items()},
         },
         "tried": {
+            "selection_per_class": proposals.selection_per_class,
             "tta": [tta.model_dump(mode="json") for tta in proposals.tta],
             "crf": [crf.model_dump(mode="json") for crf in proposals.crf],
             "crf_photos": proposals.crf_photos,

@@ -5,8 +5,8 @@ from typing import Any
 
 from trashseg.config import CrfConfig, TtaConfig
 from trashseg.views import View, views_of
+from trashseg.weighting import Weights
 
-Weights = tuple[float, ...]
 PLAIN_TTA = TtaConfig()
 
 
@@ -15,7 +15,7 @@ class Choice:
     """How an ensemble predicts. Equal choices give equal masks."""
 
     weights: Weights
-    """Of each candidate (a configuration with its folds), sum 1; 0 leaves it out."""
+    """Of each candidate (a configuration with its folds), sum 1, perhaps by class; 0 leaves it out."""
     tta: TtaConfig = PLAIN_TTA
     crf: CrfConfig | None = None
 
@@ -51,6 +51,8 @@ class Proposals:
     """What is tried beyond the plain vote. None of it may have been proposed by looking at scores:
     the same proposals serve every fold, also that which they are judged on."""
 
+    selection_per_class: bool = False
+    """Whether each class may weigh the candidates in its own way."""
     tta: tuple[TtaConfig, ...] = ()
     crf: tuple[CrfConfig, ...] = (CrfConfig(),)
     crf_photos: int = 200

@@ -20,6 +20,7 @@ from trashseg.member import Member, batched, load_member, probabilities
 from trashseg.metrics import Scores, SegmentationScores
 from trashseg.tta import weighted_sum
 from trashseg.views import views_of
+from trashseg.weighting import Weights, factors, is_by_class, to_probabilities
 
 PHOTOS_AT_A_TIME = 4
 OnPhoto = Callable[[], None]
@@ -30,7 +31,7 @@ class Ensemble:
     """What `predict` and `evaluate` load: members ready to vote, and what is done with their votes."""
 
     members: tuple[Member, ...]
-    weights: tuple[float, ...]
+    weights: Weights
     """Of each member's vote; they sum to 1."""
     tta: TtaConfig
     crf: CrfConfig | None
@@ -63,18 +64,21 @@ def load_ensemble(folder: Path, resources: Resources) -> Ensemble:
 
 @torch.inference_mode()
 def vote(ensemble: Ensemble, images: list[NDArray[np.uint8]]) -> NDArray[np.float16]:
-    """Photos to the weighted mean of the members' softmax, each the mean of its views:
+    """Photos to the weighted mean of the members' softmax, each the mean of its views, as `read_vote`:
     (N, C, S, S), S the largest member's; one output of a network in memory at a time."""
     size = max(member.config.data.image_size for member in ensemble.members)
-    views = views_of(ensemble.tta)
+    views, device = views_of(ensemble.tta), ensemble.resources.device
 
-    def terms() -> Iterator[tuple[float, torch.Tensor]]:
+    def terms() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for member, weight in zip(ensemble.members, ensemble.weights, strict=True):
+            own = torch.from_numpy(factors(weight, len(views))).to(device)[:, None, None]
             for view in views:
-                softmax = probabilities(member, images, ensemble.resources.device, view)
-                yield weight / len(views), _at_size(softmax, size)
+                yield own, _at_size(probabilities(member, images, device, view), size)
 
-    return weighted_sum(terms()).half().cpu().numpy()
+    total = weighted_sum(terms())
+    if is_by_class(ensemble.weights):
+        return to_probabilities(total.cpu().numpy()).astype(np.float16)
+    return total.half().cpu().numpy()
 
 
 def _at_size(softmax: torch.Tensor, size: int) -> torch.Tensor:

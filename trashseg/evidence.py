@@ -20,6 +20,7 @@ from trashseg.data.coco import rasterize
 from trashseg.masks import out_of_fold_masks, stream
 from trashseg.oof import Ballot, at_size, read_oof
 from trashseg.pictures import encode_mask
+from trashseg.weighting import Weights, factors, is_heard
 
 SAMPLE_BYTES = 256 * 2**20
 SAMPLE_PIXELS = 2**19  # of all photos together: about 0.1 s to count a vote
@@ -51,7 +52,7 @@ class PixelSample:
         counts: Counts = self._counts(choice.weights, views)
         return counts
 
-    def _count(self, weights: tuple[float, ...], views: tuple[int, ...]) -> Counts:
+    def _count(self, weights: Weights, views: tuple[int, ...]) -> Counts:
         photos, _, _, classes, pixels = self._votes.shape
         at_once = max(1, WORK_BYTES // (classes * pixels * 4))
         parts = [
@@ -60,14 +61,12 @@ class PixelSample:
         ]
         return np.concatenate(parts)
 
-    def _count_part(
-        self, part: slice, weights: tuple[float, ...], views: tuple[int, ...]
-    ) -> Counts:
+    def _count_part(self, part: slice, weights: Weights, views: tuple[int, ...]) -> Counts:
         votes, truth = self._votes[part], self._truth[part]
         total = np.zeros((len(votes), *votes.shape[3:]), dtype=np.float32)  # (n, C, K)
         for candidate, weight in enumerate(weights):
-            for view in views if weight > 0 else ():
-                total += votes[:, candidate, view] * np.float32(weight / len(views))
+            for view in views if is_heard(weight) else ():
+                total += votes[:, candidate, view] * factors(weight, len(views))[:, None]
         return count_pixels(truth, total.argmax(axis=1), classes=total.shape[1])
 
 

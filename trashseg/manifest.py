@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, field_validator, model_validator
 
 from trashseg.choice import Choice
 from trashseg.config import CrfConfig, TtaConfig
 from trashseg.config_file import read_yaml, validate, write_yaml
-from trashseg.sections import Positive, Section
+from trashseg.sections import Section
+from trashseg.weighting import Weight, is_heard
 
 FILE = "manifest.yaml"
 
@@ -20,8 +22,17 @@ Kind = Literal["soft_vote", "soft_vote_crf"]
 class ManifestMember(Section):
     folder: str
     """Of the trained fold, seen from the manifest's own."""
-    weight: Positive
-    """Of its vote; all sum to 1."""
+    weight: Weight
+    """Of its vote, or of its vote for each class; all sum to 1."""
+
+    @field_validator("weight")
+    @classmethod
+    def _is_heard(cls, value: Weight) -> Weight:
+        if not is_heard(value) or np.min(value) < 0:
+            raise ValueError(
+                "should be greater than 0; by class none below, and one at least above"
+            )
+        return value
 
 
 class Manifest(Section):
@@ -36,11 +47,21 @@ class Manifest(Section):
     crf: CrfConfig
     """The CRF that was compared with the vote alone."""
 
+    @model_validator(mode="after")
+    def _weights_are_of_the_classes(self) -> "Manifest":
+        for member in self.members:
+            if isinstance(member.weight, tuple) and len(member.weight) != len(self.classes):
+                raise ValueError(
+                    f"{member.folder} has weights of {len(member.weight)} classes, the ensemble has "
+                    f"{len(self.classes)}: build it again"
+                )
+        return self
+
 
 def write_manifest(
     folder: Path,
     out: Path,
-    members: Mapping[Path, float],
+    members: Mapping[Path, Weight],
     classes: tuple[str, ...],
     with_crf: Choice,
     chosen: Kind,

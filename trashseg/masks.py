@@ -21,6 +21,7 @@ from trashseg.config import CrfConfig
 from trashseg.crf import refine
 from trashseg.data.coco import read_photo
 from trashseg.oof import Ballot, read_vote, resize_probabilities
+from trashseg.weighting import Weights
 
 Result = TypeVar("Result")
 
@@ -58,7 +59,7 @@ def photo_masks(vote: NDArray[Any], photo: Path, crf: CrfConfig | None) -> Photo
 
 
 def out_of_fold_masks(
-    ballot: Ballot, weights: tuple[float, ...], views: tuple[str, ...], crf: CrfConfig | None
+    ballot: Ballot, weights: Weights, views: tuple[str, ...], crf: CrfConfig | None
 ) -> PhotoMasks:
     """`photo_masks` of the vote that is on disk."""
     return photo_masks(read_vote(ballot, weights, views), ballot.photo.path, crf)

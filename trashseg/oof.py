@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from trashseg.data.coco import Photo
 from trashseg.errors import CheckpointError
 from trashseg.views import PLAIN
+from trashseg.weighting import Weights, factors, is_by_class, is_heard, to_probabilities
 
 
 def oof_folder(member: Path, view: str = PLAIN.name) -> Path:
@@ -53,21 +54,20 @@ class Ballot:
     """Side in pixels of the largest member's votes; the others' are enlarged to it."""
 
 
-def read_vote(
-    ballot: Ballot, weights: Sequence[float], views: Sequence[str]
-) -> NDArray[np.float32]:
+def read_vote(ballot: Ballot, weights: Weights, views: Sequence[str]) -> NDArray[np.float32]:
     """(C, S, S): the weighted mean of the members' votes, each the mean of its views.
 
-    `weights` has one number for each member and sums to 1; what has none is not read.
+    `weights` are of each member; what has none is not read. Sums over C are 1, also where classes have
+    weights of their own.
     """
     total: NDArray[np.float32] | None = None
     for weight, member in zip(weights, ballot.members, strict=True):
-        for view in views if weight > 0 else ():
+        for view in views if is_heard(weight) else ():
             vote = at_size(read_oof(member, ballot.photo, view), ballot.size)
-            vote *= np.float32(weight / len(views))
+            vote *= factors(weight, len(views))[:, None, None]
             total = vote if total is None else np.add(total, vote, out=total)
     assert total is not None, "some member has a weight"
-    return total
+    return to_probabilities(total) if is_by_class(weights) else total
 
 
 def at_size(vote: NDArray[np.float16], size: int) -> NDArray[np.float32]:

@@ -1,8 +1,9 @@
 """What is done with the votes, decided out of fold: a step stays only if it helps by more than noise.
 
 The steps, each on top of what was kept before it: from the best single candidate to weights of several
-(selection), from the plain view to several (tta), from the vote to the refined vote (crf). Whatever a
-step's parameters are picked on, its gain is measured on photos that they were not picked on.
+(selection), from these to weights of each class (selection per class, where asked for), from the plain
+view to several (tta), from the vote to the refined vote (crf). Whatever a step's parameters are picked
+on, its gain is measured on photos that they were not picked on.
 
 Nested: the score that is quoted for a fold's photos is that of choices made on the other folds; what is
 deployed is chosen on all of them.
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trashseg.choice import Choice, Proposals, Weights, equal_vote, single
+from trashseg.choice import Choice, Proposals, equal_vote, single
 from trashseg.counts import Counts
 from trashseg.evidence import FullSize, PixelSample, draw_sample
 from trashseg.noise import Comparison, compare, score
 from trashseg.oof import Ballot
-from trashseg.selection import greedy_weights
+from trashseg.selection import greedy_weights, weights_by_class
+from trashseg.weighting import Weights
 
 PARTS = 5  # a step is picked on four of them and measured on the fifth, in turn
 SEED = 0
@@ -137,15 +139,19 @@ def decide(
     few = subset(photos, len(evidence.fold_of), proposals.crf_photos)
     crf_on = photos if thorough else few
     sampled, full = evidence.sampled, evidence.full.counts
-    start = best_single(evidence, metric, photos)
-    selection = take("selection", start, weigher(evidence, metric), sampled, metric, photos, photos)
-    views = [replace(selection.after, tta=tta) for tta in proposals.tta] or [selection.after]
-    tta = take(
-        "tta", selection.after, picker(views, sampled, metric), sampled, metric, photos, photos
-    )
-    refined = [replace(tta.after, crf=crf) for crf in proposals.crf] or [tta.after]
-    crf = take("crf", tta.after, picker(refined, full, metric), full, metric, crf_on, few)
-    return Decision(crf.after, (selection, tta, crf))
+    kept = best_single(evidence, metric, photos)
+    steps = [take("selection", kept, weigher(evidence, metric), sampled, metric, photos, photos)]
+    kept = steps[-1].after
+    if proposals.selection_per_class:
+        pick = class_weigher(evidence, metric, kept)
+        steps.append(take("selection per class", kept, pick, sampled, metric, photos, photos))
+        kept = steps[-1].after
+    views = picker([replace(kept, tta=tta) for tta in proposals.tta] or [kept], sampled, metric)
+    steps.append(take("tta", kept, views, sampled, metric, photos, photos))
+    kept = steps[-1].after
+    refined = picker([replace(kept, crf=crf) for crf in proposals.crf] or [kept], full, metric)
+    steps.append(take("crf", kept, refined, full, metric, crf_on, few))
+    return Decision(steps[-1].after, tuple(steps))
 
 
 def subset(photos: Positions, total: int, count: int) -> Positions:
@@ -197,6 +203,18 @@ def weigher(evidence: Evidence, metric: str) -> Pick:
 
     def pick(photos: Positions) -> Choice:
         return Choice(greedy_weights(counts, evidence.sample.candidates, photos, metric))
+
+    return pick
+
+
+def class_weigher(evidence: Evidence, metric: str, kept: Choice) -> Pick:
+    """What was kept, with weights of their own for the classes that gain by them."""
+
+    def counts(weights: Weights) -> Counts:
+        return evidence.sample.counts(replace(kept, weights=weights))
+
+    def pick(photos: Positions) -> Choice:
+        return replace(kept, weights=weights_by_class(counts, kept.weights, photos, metric))
 
     return pick
 

@@ -45,7 +45,7 @@ def view_softmax(
     return torch.nn.functional.interpolate(softmax, (size, size), mode="bilinear")
 
 
-def weighted_sum(terms: Iterable[tuple[float, Tensor]]) -> Tensor:
+def weighted_sum(terms: Iterable[tuple[float | Tensor, Tensor]]) -> Tensor:
     """Sum of weight * tensor; the tensors are used up, one and the sum in memory at a time."""
     total: Tensor | None = None
     for weight, tensor in terms:

@@ -13,6 +13,7 @@ from search.ablation_page import to_markdown
 from search.ablation_results import Arm, Results, measure, reaches_goal
 from search.config import load_search_config
 from search.significance import TEST, Comparison
+from search.study import load_study
 from trashseg.config import TrainConfig
 from trashseg.fold_models import FoldModel
 from trashseg.metrics import Scores
@@ -196,7 +197,7 @@ def test_hand_tuning_search_and_additions_are_trained_once_and_compared(
     scored = {found.name: found.scored for found in results.arms}
     assert scored == {
         **{HAND: 4, SEARCHED: 4},
-        **dict.fromkeys(("ema", "copy_paste", "class_weights", "pseudo_labels"), 2),
+        **dict.fromkeys(load_study("additions").variants.keys() - {"hand"}, 2),
         **{"hand tuning, one seed": 2, "TTA": 2, "CRF": 2},
         **{f"{what} of {count_of(results)}": 2 for what in ("best", "equal vote", "selection")},
         TOGETHER: 2,
@@ -208,9 +209,9 @@ def test_hand_tuning_search_and_additions_are_trained_once_and_compared(
 
 
 def count_of(results: Results) -> int:
-    """Four additions, hand tuning, and the best configuration where that is another one."""
+    """The additions, hand tuning, and the best configuration where that is another one."""
     hand, best = results.arm(HAND), results.arm(SEARCHED)
-    return 5 if best.what == hand.what else 6
+    return len(load_study("additions").variants) + (best.what != hand.what)
 
 
 def check_numbers(run: Path, results: Results) -> None:

@@ -144,11 +144,13 @@ def test_the_ensemble_is_built_anew_with_the_best_of_what_was_tried(run: RunFold
         out = run.fold("trial_000", fold)
         train_member(config, dataset, folds, fold, out, Resources(1, torch.device("cpu")))
     weights = [f.stat().st_mtime_ns for f in run.path.rglob("model.safetensors")]
-    code, output, _ = tune(run, "--trials", "4", "--photos", "5", "--scales", "1,1.5")
+    sizes = ("--trials", "4", "--photos", "5", "--scales", "1,1.5")
+    code, output, _ = tune(run, *sizes, "--per-class")
     assert code == 0
     assert "quote the nested score" in output
     assert [f.stat().st_mtime_ns for f in run.path.rglob("model.safetensors")] == weights
     report = json.loads((run.ensemble / "post.json").read_text())
+    assert report["tried"]["selection_per_class"] > run.config.selection_per_class
     assert len(report["tried"]["crf"]) == 4
     assert report["tried"]["crf"][0] == run.config.crf.model_dump()
     assert len(report["tried"]["tta"]) == 4  # with or without the flip and the larger photo
@@ -158,6 +160,7 @@ def test_the_ensemble_is_built_anew_with_the_best_of_what_was_tried(run: RunFold
     manifest = read_manifest(run.ensemble)
     assert manifest.crf.model_dump() in report["tried"]["crf"]
     kept = {step["step"]: step["kept"] for step in report["chosen"]["steps"]}
+    assert list(kept) == ["selection", "selection per class", "tta", "crf"]
     assert (manifest.chosen == "soft_vote_crf") == kept["crf"]
     assert (manifest.tta != TtaConfig()) == kept["tta"]
     for fold in range(2):

@@ -77,7 +77,9 @@ def test_a_recipe_is_a_search_file_too() -> None:
 
 
 def test_the_training_configuration_has_no_search_keys() -> None:
-    train = load_search_config(None, ["seed=5", "search.seed=9", "crf.iterations=2"]).train
+    train = load_search_config(
+        None, ["seed=5", "search.seed=9", "crf.iterations=2", "selection_per_class=true"]
+    ).train
     assert type(train) is TrainConfig
     assert set(train.model_dump()) == set(TrainConfig.model_fields)
     assert train.seed == 5

@@ -27,7 +27,8 @@ def test_an_unknown_space_is_told_the_nearest() -> None:
 
 def test_a_space_like_no_other_is_told_all_there_are() -> None:
     with pytest.raises(
-        ConfigError, match=r"--space zzz: unknown .*aug_loss, extras, full, model, optim"
+        ConfigError,
+        match=r"--space zzz: unknown .*aug_loss, essentials, extras, full, model, optim",
     ):
         load_space("zzz")
 

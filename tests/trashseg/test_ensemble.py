@@ -264,7 +264,7 @@ def test_metrics_json_has_out_of_fold_test_member_and_candidate_scores(built: Pa
     metrics = _metrics(built)
     assert set(metrics) == {
         *("oof", "test", "chosen", "members", "candidates"),
-        *("nested", "steps"),
+        *("nested", "nested_by_fold", "steps"),
     }
     assert metrics["nested"]["images"] == 20
     assert [step["step"] for step in metrics["steps"]] == ["selection", "tta", "crf"]

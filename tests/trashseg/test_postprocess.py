@@ -1,6 +1,6 @@
 """What is done with votes: each step kept or not on votes whose worth is known, and nothing leaks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,20 +10,27 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trashseg.written_votes import blind, noisy, shifted, truth, write_votes
-from trashseg import postprocess
+from tests.trashseg.written_votes import (
+    blind,
+    decided,
+    drawn_elsewhere,
+    gather,
+    noisy,
+    shifted,
+    step,
+    truth,
+    write_votes,
+)
 from trashseg.choice import Choice, Proposals, equal_vote, single
 from trashseg.config import CrfConfig, TtaConfig
 from trashseg.data.coco import CocoDataset, load_coco, rasterize
 from trashseg.data.folds import Folds, stratify
 from trashseg.evidence import PixelSample, draw_sample
-from trashseg.fold_models import FoldModel, ballots_of, by_candidate
+from trashseg.fold_models import ballots_of, by_candidate
 from trashseg.masks import out_of_fold_masks
 from trashseg.metrics import mean_iou
 from trashseg.postprocess import (
     Decision,
-    Evidence,
-    Step,
     decide,
     decide_by_fold,
     subset,
@@ -52,26 +59,6 @@ def folds(dataset: CocoDataset) -> Folds:
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(1) as threads:  # draws arguments exactly as the process pool does
         yield threads
-
-
-def gather(
-    pool: ThreadPoolExecutor,
-    models: Sequence[FoldModel],
-    dataset: CocoDataset,
-    folds: Folds,
-    proposals: Proposals = Proposals(),  # noqa: B008
-) -> Evidence:
-    ballots = ballots_of(by_candidate(models), dataset, folds)
-    views = [view.name for view in proposals.views]
-    return postprocess.gather(pool, ballots, views, 12)  # type: ignore[arg-type]
-
-
-def decided(evidence: Evidence, proposals: Proposals, metric: str = "miou") -> Decision:
-    return decide(evidence, proposals, metric, np.arange(20), thorough=True)
-
-
-def step(decision: Decision, name: str) -> Step:
-    return next(step for step in decision.steps if step.name == name)
 
 
 # --- selection ---------------------------------------------------------------------------------
@@ -264,15 +251,6 @@ def test_few_photos_are_shared_by_all_who_may_look_at_them() -> None:
 
 
 # --- nested ------------------------------------------------------------------------------------
-
-
-def drawn_elsewhere(dataset: CocoDataset, folds: Folds, fold: int) -> CocoDataset:
-    """The photos of `fold` have the polygons of their neighbours in the list."""
-    photos = list(dataset.photos)
-    for position in folds.split(fold)[1]:
-        other = dataset.photos[(position + 1) % len(photos)]
-        photos[position] = replace(photos[position], annotations=other.annotations)
-    return replace(dataset, photos=tuple(photos))
 
 
 @pytest.mark.slow

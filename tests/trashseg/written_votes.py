@@ -1,6 +1,9 @@
-"""Candidates whose out-of-fold votes are written by hand: what a network would have said is known."""
+"""Candidates whose out-of-fold votes are written by hand: what a network would have said is known; and
+what is decided on such votes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.trashseg.trained_folds import tiny_config
+from trashseg import postprocess
+from trashseg.choice import Proposals
 from trashseg.config_file import write_yaml
 from trashseg.data.coco import CocoDataset, Photo, rasterize
 from trashseg.data.folds import Folds
 from trashseg.files import write_json
-from trashseg.fold_models import FoldModel
+from trashseg.fold_models import FoldModel, ballots_of, by_candidate
 from trashseg.oof import oof_file
+from trashseg.postprocess import Decision, Evidence, Step, decide
 from trashseg.views import PLAIN
 
 CLASSES = 12
@@ -79,3 +85,58 @@ def shifted(photo: Photo) -> Labels:
     """Every object is taken for the next class."""
     labels = rasterize(photo).astype(np.int64)
     return np.where(labels > 0, labels % (CLASSES - 1) + 1, 0)
+
+
+def specialist(known: Sequence[int], right: float, wrong: float) -> Say:
+    """Votes: `right` for the truth where that is background or `known`, elsewhere `wrong` for
+    background."""
+
+    def say(photo: Photo) -> NDArray[np.float16]:
+        labels = rasterize(photo)
+        sees = np.isin(labels, [0, *known])
+        return np.where(sees, softmax(labels, right), softmax(np.zeros_like(labels), wrong))
+
+    return say
+
+
+def guesses(seed: int) -> Say:
+    """Votes at random, a little more for the truth."""
+
+    def say(photo: Photo) -> NDArray[np.float16]:
+        rng = np.random.default_rng([seed, photo.id])
+        votes = rng.random((CLASSES, 64, 64)) + softmax(rasterize(photo))
+        return (votes / votes.sum(axis=0)).astype(np.float16)
+
+    return say
+
+
+# --- what is decided on them -------------------------------------------------------------------
+
+
+def gather(
+    pool: ThreadPoolExecutor,
+    models: Sequence[FoldModel],
+    dataset: CocoDataset,
+    folds: Folds,
+    proposals: Proposals = Proposals(),  # noqa: B008
+) -> Evidence:
+    ballots = ballots_of(by_candidate(models), dataset, folds)
+    views = [view.name for view in proposals.views]
+    return postprocess.gather(pool, ballots, views, CLASSES)  # type: ignore[arg-type]
+
+
+def decided(evidence: Evidence, proposals: Proposals, metric: str = "miou") -> Decision:
+    return decide(evidence, proposals, metric, np.arange(20), thorough=True)
+
+
+def step(decision: Decision, name: str) -> Step:
+    return next(step for step in decision.steps if step.name == name)
+
+
+def drawn_elsewhere(dataset: CocoDataset, folds: Folds, fold: int) -> CocoDataset:
+    """The photos of `fold` have the polygons of their neighbours in the list."""
+    photos = list(dataset.photos)
+    for position in folds.split(fold)[1]:
+        other = dataset.photos[(position + 1) % len(photos)]
+        photos[position] = replace(photos[position], annotations=other.annotations)
+    return replace(dataset, photos=tuple(photos))

@@ -1,0 +1,55 @@
+"""What votes weigh: each candidate has one weight for all classes, or one for each of them.
+
+With weights by class the vote for class c is the sum over candidates k of w[k, c] * p_k[c]. The classes
+are then weighted by different candidates, so that the votes of a pixel no longer sum to 1 by
+themselves. No torch here.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shares = tuple[float, ...]
+"""Of each candidate, sum 1."""
+Weight = float | tuple[float, ...]
+"""Of one candidate: for all classes, or (C,) for each class."""
+Weights = tuple[Weight, ...]
+"""Of each candidate; they sum to 1, for each class where they are by class."""
+TINY = np.float32(1e-12)  # far below the smallest vote that 16 bits hold, 6e-8
+
+
+def is_by_class(weights: Weights) -> bool:
+    return any(isinstance(weight, tuple) for weight in weights)
+
+
+def by_class(weights: Weights, classes: int) -> tuple[Shares, ...]:
+    """What each of `classes` classes weighs the candidates with."""
+    table = np.stack([np.broadcast_to(weight, classes) for weight in weights], axis=1)  # (C, M)
+    return tuple(map(tuple, table.tolist()))
+
+
+def by_candidate(shares: tuple[Shares, ...]) -> Weights:
+    """The inverse of `by_class`."""
+    return tuple(zip(*shares, strict=True))
+
+
+def is_heard(weight: Weight) -> bool:
+    """Whether it counts for any class."""
+    return bool(np.any(np.asarray(weight) > 0))
+
+
+def split(weight: Weight, parts: int) -> Weight:
+    """One of so many equal parts."""
+    if isinstance(weight, tuple):
+        return tuple(own / parts for own in weight)
+    return weight / parts
+
+
+def factors(weight: Weight, views: int) -> NDArray[np.float32]:
+    """What the votes in each of so many views are multiplied with: (C,) by class, (1,) for all."""
+    return np.atleast_1d(split(weight, views)).astype(np.float32)
+
+
+def to_probabilities(votes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(..., C, S, S) weighted by class to sums of 1 over C; of nothing but zeros all are alike."""
+    votes = votes + TINY
+    return np.asarray(votes / votes.sum(axis=-3, keepdims=True))
