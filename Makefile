@@ -11,7 +11,7 @@ CONFIG ?= configs/demo.yaml
 PHOTOS ?= ../shared/data/taco
 RESULTS_CONFIG := configs/results$(if $(GPU),_gpu).yaml
 
-.PHONY: install demo test faults results lint clean-demo
+.PHONY: install demo test faults results bench lint clean-demo
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -62,6 +62,10 @@ results: .venv/installed
 	$(BIN)/python launch.py results --data $(PHOTOS) --config $(RESULTS_CONFIG) --storage results/runs \
 		--tracking-uri sqlite:///results/mlflow.db
 	cp results/runs/results/results.md results/runs/results/results.json docs/
+
+# speed, each hot spot against what its users would otherwise run: under 20 minutes on 2 cores
+bench: .venv/installed
+	$(BIN)/python -m bench
 
 lint: .venv/installed
 	$(BIN)/ruff check .

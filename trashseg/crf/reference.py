@@ -1,4 +1,4 @@
-"""Refinement of class probabilities by a dense CRF; pydensecrf is the backend."""
+"""The dense CRF by its authors' C++ code, pydensecrf: slower, and what the other backend must equal."""
 
 import numpy as np
 import pydensecrf.densecrf as densecrf
@@ -8,26 +8,18 @@ from pydensecrf.utils import unary_from_softmax
 from trashseg.config import CrfConfig
 
 
-def refine(
+def refine_photo(
     probabilities: NDArray[np.float32], image: NDArray[np.uint8], config: CrfConfig
 ) -> NDArray[np.float32]:
-    """Mean-field probabilities (C, H, W) float32 after `config.iterations`.
-
-    `probabilities` is (C, H, W) and sums to 1 over C; `image` is the (H, W, 3) RGB photo itself,
-    not a normalised one. Source: Kraehenbuehl & Koltun, NIPS 2011.
-    """
+    """Mean-field probabilities (C, H, W) float32 of probabilities (C, H, W) and an image (H, W, 3)."""
     classes, height, width = probabilities.shape
-    if image.shape != (height, width, 3) or image.dtype != np.uint8:
-        raise ValueError(
-            f"image is {image.shape} {image.dtype}, expected {(height, width, 3)} uint8"
-        )
     crf = densecrf.DenseCRF2D(width, height, classes)
     crf.setUnaryEnergy(np.ascontiguousarray(unary_from_softmax(probabilities)))  # (C, H*W)
     crf.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_weight)
     crf.addPairwiseBilateral(
         sxy=config.bilateral_sxy,
         srgb=config.bilateral_srgb,
-        rgbim=np.ascontiguousarray(image),
+        rgbim=np.require(image, requirements=["C", "W"]),
         compat=config.bilateral_weight,
     )
     refined = crf.inference(config.iterations)

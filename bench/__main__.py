@@ -1,0 +1,60 @@
+"""Run the benches and write what came out: `python -m bench [NAME ...]`.
+
+A run of all writes bench/results.json and the table of docs/performance.md; one of some only prints.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import machine
+from bench.comparison import Comparison, table
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results.json"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
+
+Bench = Callable[[], list[Comparison]]
+
+
+def _benches() -> dict[str, Bench]:
+    """By name; imported when they run, because some of them measure what an import costs."""
+    return {}
+
+
+def main(names: list[str]) -> int:
+    benches = _benches()
+    unknown = [name for name in names if name not in benches]
+    if unknown:
+        print(f"error: bench {unknown[0]}: there are {', '.join(benches)}", file=sys.stderr)
+        return 2
+    results: list[Comparison] = []
+    for name, run in benches.items():
+        if not names or name in names:
+            started = time.monotonic()
+            results += run()
+            print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+    print(table(results))
+    for one in results:
+        if one.note:
+            print(f"{one.name}: {one.note}")
+    if not names:
+        RESULTS.write_text(json.dumps([one.as_json() for one in results], indent=1) + "\n")
+        PAGE.write_text(with_table(PAGE.read_text(), results))
+    return 0
+
+
+def with_table(page: str, results: list[Comparison]) -> str:
+    """The page with this run's machine and table between its two marks."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    notes = "".join(f"- {one.name}: {one.note}\n" for one in results if one.note)
+    measured = f"{machine.describe()}.\n\n{table(results)}\n{notes}"
+    return f"{before}{BEGIN}\n{measured}{END}{after}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

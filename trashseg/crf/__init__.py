@@ -1,0 +1,50 @@
+"""Refinement of class probabilities by a dense CRF; two backends give the same result.
+
+`lattice` is the fast one: the permutohedral lattice and the mean field of this package, compiled by
+numba. `pydensecrf` is the authors' C++ code, which `lattice` is measured against.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trashseg.config import CrfBackend, CrfConfig
+
+Probabilities = NDArray[np.float32]
+Image = NDArray[np.uint8]
+
+
+def refine(probabilities: Probabilities, image: Image, config: CrfConfig) -> Probabilities:
+    """Mean-field probabilities (C, H, W) float32 after `config.iterations`.
+
+    `probabilities` is (C, H, W) and sums to 1 over C; `image` is the (H, W, 3) RGB photo itself,
+    not a normalised one. Source: Kraehenbuehl & Koltun, NIPS 2011.
+    """
+    _, height, width = probabilities.shape
+    if image.shape != (height, width, 3) or image.dtype != np.uint8:
+        raise ValueError(
+            f"image is {image.shape} {image.dtype}, expected {(height, width, 3)} uint8"
+        )
+    return BACKENDS[config.backend](probabilities, image, config)
+
+
+# Imported where they are used: numba takes a fifth of a second, and not all who import this refine.
+
+
+def _lattice(probabilities: Probabilities, image: Image, config: CrfConfig) -> Probabilities:
+    from trashseg.crf.photo import refine_photo
+
+    return refine_photo(probabilities, image, config)
+
+
+def _pydensecrf(probabilities: Probabilities, image: Image, config: CrfConfig) -> Probabilities:
+    from trashseg.crf.reference import refine_photo
+
+    return refine_photo(probabilities, image, config)
+
+
+BACKENDS: dict[CrfBackend, Callable[[Probabilities, Image, CrfConfig], Probabilities]] = {
+    "lattice": _lattice,
+    "pydensecrf": _pydensecrf,
+}
