@@ -4,13 +4,16 @@ Normalisation runs on batches, on the device: photos travel there as uint8, a qu
 """
 
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
 import albumentations as A
+import numpy as np
 import torch
 
 from trashseg.config_augment import AugmentConfig
+from trashseg.elastic import ElasticTransform
 
 MEAN_AND_STD = {  # of RGB in [0, 1]
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -27,7 +30,7 @@ def normalize(images: torch.Tensor, kind: str) -> torch.Tensor:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in MEAN_AND_STD[kind])
     scale = (1 / (255 * std)).to(images.device, non_blocking=True)
     shift = (mean / std).to(images.device, non_blocking=True)
-    return images.float() * scale - shift
+    return images.float().mul_(scale).sub_(shift)  # in place: new memory costs more than arithmetic
 
 
 def build_augment(config: AugmentConfig, image_size: int) -> A.Compose:
@@ -41,14 +44,25 @@ def build_augment(config: AugmentConfig, image_size: int) -> A.Compose:
         for name, section in config
         if section.p > 0 and name in AUGMENTATIONS
     ]
-    return A.Compose(transforms, seed=0)  # reseeded for every photo by the dataset
+    return A.Compose(transforms)
 
 
-def _elastic(config: Any, size: int) -> A.ElasticTransform:
+def reseed(augment: A.Compose, seed: np.random.SeedSequence) -> None:
+    """What `augment` draws next depends on `seed` alone.
+
+    All transforms draw from one source. Compose's own `set_random_seed` gives each transform one of its
+    own with the same seed: their first number, which decides whether they come, is then the same, and
+    a photo that gets the rarest gets all.
+    """
+    first = int(seed.generate_state(1)[0])
+    augment.set_random_state(np.random.default_rng(seed), random.Random(first))
+
+
+def _elastic(config: Any, size: int) -> ElasticTransform:
     sigma = max(1.0, config.smoothness * size)  # the least that albumentations takes
     # Gaussian blur shrinks uniform [-1, 1] noise (deviation 1/sqrt 3) by 1 / (2 sigma sqrt pi)
     blurred_std = 1 / (math.sqrt(3) * 2 * sigma * math.sqrt(math.pi))
-    return A.ElasticTransform(
+    return ElasticTransform(
         alpha=config.displacement * size / blurred_std,
         sigma=sigma,
         noise_distribution="uniform",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from trashseg.augment import AUGMENTATIONS, MEAN_AND_STD, build_augment, normalize
+from trashseg.augment import AUGMENTATIONS, MEAN_AND_STD, build_augment, normalize, reseed
 from trashseg.config_augment import AugmentConfig
 from trashseg.data.cache import Cache
 from trashseg.data.dataset import SegmentationDataset
@@ -50,8 +50,8 @@ def _draw(
     config: AugmentConfig, pair: tuple[NDArray[np.uint8], NDArray[np.uint8]], seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     augment = build_augment(config, SIZE)
-    augment.set_random_seed(seed)
-    augmented = augment(image=pair[0].copy(), mask=pair[1].copy())
+    reseed(augment, np.random.SeedSequence(seed))
+    augmented = augment(image=pair[0], mask=pair[1])
     return augmented["image"], augmented["mask"]
 
 
@@ -97,6 +97,14 @@ def test_the_mask_moves_with_the_photo(name: str, scene: Any) -> None:
 def test_a_change_of_colour_leaves_the_mask_alone(name: str, noise: Any) -> None:
     for seed in range(5):
         assert (_draw(_only(name), noise, seed)[1] == noise[1]).all()
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_photos_that_cannot_be_written_to_are_taken(name: str, noise: Any) -> None:
+    for pixels in noise:  # as those of the cache are
+        pixels.flags.writeable = False
+    for seed in range(5):
+        _draw(_only(name), noise, seed)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
@@ -161,6 +169,19 @@ def test_a_probability_is_the_share_of_photos_that_get_it(noise: Any) -> None:
     assert 25 <= flipped <= 75  # 50 expected, deviation 6; the seeds are fixed
 
 
+def test_one_augmentation_comes_whether_or_not_another_does(noise: Any) -> None:
+    flips = {name: {"p": 0.5} for name in ("horizontal_flip", "vertical_flip")}
+    config = AugmentConfig.model_validate({**OFF, **flips})
+    mirrored = [
+        noise[1][::vertically, ::horizontally] for vertically in (1, -1) for horizontally in (1, -1)
+    ]
+    times = [0, 0, 0, 0]
+    for seed in range(200):
+        _, mask = _draw(config, noise, seed)
+        times[[bool((mask == other).all()) for other in mirrored].index(True)] += 1
+    assert min(times) >= 25  # 50 of each expected, deviation 6; the seeds are fixed
+
+
 def test_cutout_blackens_squares_of_the_share_of_the_side(noise: Any) -> None:
     white = np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
     image, _ = _draw(_only("cutout", holes=1, size=0.25), (white, noise[1]), seed=0)
@@ -189,6 +210,25 @@ def test_elastic_displacements_have_the_deviation_that_is_set(
         shifts.append(drawn["map_x"] - columns)
     inner = np.stack(shifts)[:, 64:-64, 64:-64]  # the blur and the clipping act at the border
     assert math.sqrt((inner**2).mean()) == pytest.approx(displacement * size, rel=0.3)
+
+
+def test_elastic_displacements_are_smooth_and_no_larger_at_the_border() -> None:
+    size, sigma = 256, 15  # 0.06 of the side
+    transform = AUGMENTATIONS["elastic_transform"](
+        _only("elastic_transform").elastic_transform, size
+    )
+    transform.set_random_seed(0)
+    drawn = [
+        transform.get_params_dependent_on_data({"shape": (size, size, 3)}, {}) for _ in range(50)
+    ]
+    shifts = np.stack([maps["map_y"] for maps in drawn]) - np.arange(size)[:, None]
+    inner = shifts[:, 64:-64]
+    # White noise blurred by a Gaussian of deviation s has the correlation exp(-d^2 / (4 s^2)) over a
+    # distance d: exp(-1/4) = 0.78 over one deviation.
+    correlation = (inner[..., :-sigma] * inner[..., sigma:]).mean() / (inner**2).mean()
+    assert correlation == pytest.approx(0.78, abs=0.05)
+    # Where noise is mirrored, each number counts twice: its share of the variance doubles.
+    assert shifts[:, 0].std() / inner.std() == pytest.approx(math.sqrt(2), rel=0.2)
 
 
 # --- over epochs -------------------------------------------------------------------------------
