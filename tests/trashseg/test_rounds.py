@@ -216,7 +216,7 @@ def with_other_truth(data: Path, copy: Path, positions: NDArray[np.int64]) -> Pa
     tree = json.loads((copy / "train_all.json").read_text())
     for annotation in tree["annotations"]:
         if annotation["image_id"] in names:
-            annotation["category_id"] = 5
+            annotation["category_id"] = 1
             annotation["segmentation"] = [[0, 0, 64, 0, 64, 64, 0, 64]]
     (copy / "train_all.json").write_text(json.dumps(tree))
     return copy
