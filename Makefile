@@ -46,7 +46,9 @@ demo: .venv/installed
 clean-demo:
 	rm -rf $(DEMO)
 
-# of the slow files three at a time: they wait for Ray, for servers and for the time that Ray gives nodes
+# Files side by side, three of the slow ones: they wait for Ray, for servers and for the time that Ray gives
+# nodes. Threads that wait for each other let the others run.
+test: export OMP_WAIT_POLICY := PASSIVE
 BY_FILE := --dist loadfile --no-loadscope-reorder
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(BY_FILE)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -318,18 +319,31 @@ def test_a_lost_mlflow_server_holds_nothing_up_and_gets_everything_once_it_is_ba
     check_all_is_there(server, RunFolder(tmp_path / "runs" / "night"), trials=3)
 
 
+@contextmanager
+def stopped_once_there_is(path: Path, server: Server) -> Iterator[None]:
+    def watch() -> None:
+        while not path.exists():
+            time.sleep(0.05)
+        server.stop()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    yield
+    watcher.join()
+
+
 def test_what_an_mlflow_server_missed_is_sent_by_the_next_command(
-    server: Server, tmp_path: Path, sample: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, sample: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = [f"search.tracking_uri={server.uri}", "search.trials=1"]
-    command = Command(tmp_path, sample, *settings)
-    command.wait_for("trial_000 started")
-    server.stop()
-    command.wait_for("the next command on this run sends them")
-    command.finish()
+    config = make_config(tmp_path, sample, f"search.tracking_uri={server.uri}", "search.trials=1")
+    with stopped_once_there_is(tmp_path / "runs" / "night" / "trials" / "trial_000", server):
+        run, _ = run_search(config)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"MLflow at {server.uri} does not answer (" in said
+    assert "the next command on this run sends them" in said
     server.start()
-    Command(tmp_path, sample, *settings, resume=True).finish()
-    check_all_is_there(server, RunFolder(tmp_path / "runs" / "night"), trials=1)
+    run_search(config, resume=True)
+    check_all_is_there(server, run, trials=1)
 
 
 def check_all_is_there(server: Server, run: RunFolder, trials: int) -> None:

@@ -158,24 +158,31 @@ def test_a_pruned_trial_is_not_complete_and_a_failed_one_keeps_its_error(
 # --- killed and opened again -------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, space: Space) -> list[Point]:
+    ledger = open_ledger(tmp_path_factory.mktemp("undisturbed") / "study.db", CONFIG, space)
+    return [play(ledger) for _ in range(8)]
+
+
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(kills=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 2)), max_size=4))
 def test_proposals_do_not_depend_on_kills_even_in_the_middle_of_one(
-    tmp_path_factory: pytest.TempPathFactory, space: Space, kills: list[tuple[int, int]]
+    tmp_path_factory: pytest.TempPathFactory,
+    space: Space,
+    undisturbed: list[Point],
+    kills: list[tuple[int, int]],
 ) -> None:
     """A kill before trial n, that leaves a proposal with k parameters behind."""
     folder = tmp_path_factory.mktemp("kills")
-    undisturbed = open_ledger(folder / "a.db", CONFIG, space)
-    expected = [play(undisturbed) for _ in range(8)]
     found = []
     for number in range(8):
         for at, parameters in kills:
             if at == number:
                 cut_off_a_proposal(folder / "b.db", space, parameters)
         found.append(play(open_ledger(folder / "b.db", CONFIG, space)))
-    assert found == expected
+    assert found == undisturbed
     reopened = open_ledger(folder / "b.db", CONFIG, space)
     assert [trial.user_attrs["trial_id"] for trial in reopened.trials] == [
         f"trial_{number:03d}" for number in range(8)
