@@ -9,6 +9,22 @@ import pytest
 from trashseg.data.sample import write_sample
 
 ROOT = Path(__file__).parent.parent
+LONGEST = (  # files that take a minute or more
+    "faults/test_faults.py",
+    "search/test_search_on_nodes.py",
+    "search/test_faults_in_a_search.py",
+    "trashseg/test_rounds.py",
+    "search/test_ablation.py",
+    "trashseg/test_train.py",
+    "search/test_multinode.py",
+    "trashseg/test_recipes.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: where files run side by side, the last one to begin is then a short one."""
+    files = [ROOT / "tests" / name for name in LONGEST]
+    items.sort(key=lambda item: files.index(item.path) if item.path in files else len(files))
 
 
 @pytest.fixture(scope="session", autouse=True)

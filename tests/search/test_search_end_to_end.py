@@ -1,8 +1,8 @@
 """A real search on two Ray workers: seven trials of three epochs, then folds and an ensemble.
 
-What each trial will be is known beforehand, because all proposals are random ones of a fixed seed:
-trials 0 and 1 finish (a rung passes its first two arrivals, and these two run first), trial 3 has
-an absurd rate and fails, trial 6 has a rate of nearly zero, comes last and is stopped at a rung.
+All proposals are random ones of a fixed seed. Trial 0 is the hand-tuned one and finishes, and another
+does, because a rung passes its first two arrivals, whoever they are. Trial 3 has an absurd rate and
+fails, trial 6 has a rate of nearly zero, comes last and is stopped at a rung.
 """
 
 import csv
@@ -110,10 +110,11 @@ def searched(config: SearchConfig) -> Iterator[Searched]:
 def test_every_trial_ends_finished_pruned_or_failed(searched: Searched) -> None:
     assert [searched.row(number).point["optim.decoder_lr"] for number in range(TRIALS)] == RATES
     states = [searched.row(number).state for number in range(TRIALS)]
-    assert states[0] == states[1] == "finished"
+    assert states[0] == "finished"
     assert states[3] == "failed"
     assert states[6] == "pruned"
     assert states.count("failed") == 1
+    assert states.count("finished") >= 2
 
 
 def test_the_first_trial_is_the_hand_tuned_one(searched: Searched, config: SearchConfig) -> None:
