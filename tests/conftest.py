@@ -22,7 +22,7 @@ LONGEST = (  # files that take a minute or more
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: where files run side by side, the last one to begin is then a short one."""
+    """The longest files first: where files run side by side, a short one is then the last to begin."""
     files = [ROOT / "tests" / name for name in LONGEST]
     items.sort(key=lambda item: files.index(item.path) if item.path in files else len(files))
 
