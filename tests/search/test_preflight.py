@@ -264,6 +264,7 @@ def test_a_local_search_finds_a_cache_that_cannot_be_written(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, dataset = local_search(sample, tmp_path / "runs"), load_coco(sample)
+    monkeypatch.setenv("TRASHSEG_CACHE", str(tmp_path / "cache"))  # nothing is there yet
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
     with pytest.raises(ResourceError) as raised:
         preflight(config, dataset, TrialResources(1, 0, 1))
