@@ -103,11 +103,13 @@ class MlflowStore:
             **({MLFLOW_PARENT_RUN_ID: self._ids[PARENT]} if PARENT in self._ids else {}),
             **event["tags"],
         }  # fmt: skip
+        self._found = False  # a server that is lost before it answers may have made the run
         run = self._client.create_run(self._experiment_id, start_time=event["at"], tags=tags)
         self._remember({what: str(run.info.run_id)})
+        self._found = True
 
     def _find_runs(self) -> None:
-        """What an earlier command made and was killed before it could note it."""
+        """What was made and could not be noted: the command was killed, or the answer was lost."""
         runs = self._client.search_runs(
             [self._experiment_id], f"tags.search_id = '{self._search_id}'", max_results=50_000
         )

@@ -103,6 +103,26 @@ def test_a_later_command_goes_on_in_the_same_run(store: Store) -> None:
     assert store.history(trial, "loss") == {1: 0.5, 2: 0.25}
 
 
+def test_a_run_that_was_made_but_whose_answer_was_lost_is_not_made_twice(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Run] = []
+    create_run = MlflowClient.create_run
+
+    def lose_the_first_answer(client: MlflowClient, *arguments: Any, **named: Any) -> Run:
+        made.append(create_run(client, *arguments, **named))
+        if len(made) == 1:
+            raise ConnectionResetError("the server was lost")
+        return made[-1]
+
+    monkeypatch.setattr(MlflowClient, "create_run", lose_the_first_answer)
+    parent = store.start("parent", kind="search")
+    assert store.id(parent) == made[0].info.run_id
+    trial = store.start("trial/trial_000", kind="trial")
+    assert store.id(trial) == made[1].info.run_id
+    assert len(made) == 2
+
+
 def test_two_searches_of_one_store_have_two_parents(store: Store, tmp_path: Path) -> None:
     first = store.start("parent")
     other = Store(store.uri, tmp_path / "other")
