@@ -121,6 +121,13 @@ class Search:
         assert code == 0, f"exit code {code}:\n{self.log()[-3000:]}"
         self.process = None
 
+    def ended_trials(self) -> int:
+        """How many the leaderboard has; a command that does not come to its end writes none."""
+        if not self.run.leaderboard.is_file():
+            return 0
+        with self.run.leaderboard.open() as file:
+            return sum(1 for _ in csv.DictReader(file))
+
     def log(self) -> str:
         return (self.folder / f"{self.name}.log").read_text()
 
@@ -153,11 +160,10 @@ class Search:
         return True
 
     def _bury(self, family: list[psutil.Process]) -> None:
-        """The command ends; what it had started ends by itself. One whose search was over may have
-        been on its way out."""
+        """The command ends, and well only if every trial had; what it had started ends by itself."""
         assert self.process is not None
         code = self.process.wait(PATIENCE)
-        assert code != 0 or not self.held
+        assert code != 0 or self.ended_trials() == self.trials, self.log()[-3000:]
         _, alive = psutil.wait_procs(family, timeout=PATIENCE)
         assert not alive, f"outlived their search: {alive}"
         self.process = None
