@@ -14,6 +14,7 @@ from trashseg.config import CrfBackend, CrfConfig
 
 Probabilities = NDArray[np.float32]
 Image = NDArray[np.uint8]
+LEAST = 1e-5  # a probability below counts as this, as in pydensecrf
 
 
 def refine(probabilities: Probabilities, image: Image, config: CrfConfig) -> Probabilities:

@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from trashseg.config import CrfConfig
+from trashseg.crf import LEAST
 from trashseg.crf.embedding import radix, too_narrow
-
-LEAST = 1e-5  # pydensecrf's: a probability of zero is taken for this
 
 
 def refine_photo(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trashseg.config import CrfConfig
+from trashseg.crf import LEAST
 from trashseg.crf.compiled import compiled
 from trashseg.crf.lattice import Lattice, build
 from trashseg.crf.mean_field import infer
@@ -14,7 +15,6 @@ from trashseg.crf.simd import Rows, empty_rows, lanes_of, take_rows
 
 BLOCK = 64  # pixels: what a block needs of the lattices fits into the cache next to the core
 AT_ONCE = 128  # rows
-LEAST = 1e-5  # pydensecrf's: a probability of zero is taken for this
 
 
 def refine_photo(
