@@ -3,7 +3,7 @@ in the product's workers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from trashseg.crf.photo import refine_photo
 from trashseg.data.coco import Photo, read_photo
 from trashseg.oof import read_oof, resize_probabilities
 
+IN_MEMORY = 16  # scenes of each worker: 13 MB each at 512x512 pixels
 Refine = Callable[[Probabilities, Image], Probabilities]
 WAYS: dict[str, Refine] = {
     "default": partial(refine, config=CrfConfig()),
@@ -30,12 +31,17 @@ class Scene:
     member: Path
 
 
-@cache
+@lru_cache(maxsize=IN_MEMORY)
 def read(scene: Scene) -> tuple[Probabilities, Image]:
     """Probabilities (C, H, W) at the photo's size, as they are before the CRF, and the photo."""
     image = read_photo(scene.photo.path)
     vote = read_oof(scene.member, scene.photo).astype(np.float32)
     return resize_probabilities(vote, image.shape[:2]), image
+
+
+def background(scene: Scene) -> float:
+    """The share of pixels where the network sees nothing."""
+    return float((read_oof(scene.member, scene.photo).argmax(axis=0) == 0).mean())
 
 
 def refine_scene(scene: Scene, way: str) -> None:
