@@ -319,7 +319,7 @@ class TtaConfig(Section):
         return value
 
 
-CrfBackend = Literal["lattice", "pydensecrf"]
+CrfBackend = Literal["lattice", "torch", "pydensecrf"]
 
 
 class CrfConfig(Section):
@@ -339,8 +339,8 @@ class CrfConfig(Section):
     iterations: PositiveInt = 10
     """Mean-field iterations."""
     backend: CrfBackend = "lattice"
-    """Which code computes it. Probabilities differ by less than 0.01; pydensecrf takes more than three
-    times as long."""
+    """Which code computes it. Probabilities differ by less than 0.01; on CPUs pydensecrf takes more than
+    three times as long, and so does torch, which is for GPUs: where there is none it runs on the CPU."""
     max_side: PositiveInt = 1024
     """Photos with a longer side are refined at this size and the result is enlarged: time grows
     with the number of pixels."""

@@ -1,7 +1,6 @@
-"""The fast backend of the dense CRF against pydensecrf, and against itself without its shortcut."""
+"""The dense CRF's own backends against pydensecrf, and the fast one without its shortcut."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -9,12 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trashseg.config import CrfConfig
+from trashseg.config import CrfBackend, CrfConfig
 from trashseg.crf import mean_field, refine, simd
+from trashseg.crf.photo import refine_photo
 from trashseg.data.coco import Photo, load_coco, rasterize, read_photo
 from trashseg.masks import cpu_pool, stream
 
-LATTICE, REFERENCE = CrfConfig(), CrfConfig(backend="pydensecrf")
+LATTICE = CrfConfig()
+OURS: list[CrfBackend] = ["lattice", "torch"]
 Scene = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 
@@ -39,7 +40,7 @@ def _scene(photo: Photo, classes: int) -> Scene:
     return _vote(rasterize(photo), classes, seed=photo.id), read_photo(photo.path)
 
 
-def _off(scene: Scene, crf: CrfConfig = LATTICE) -> tuple[float, float]:
+def _off(scene: Scene, crf: CrfConfig) -> tuple[float, float]:
     """The largest difference of a probability, and the share of pixels with another label."""
     made = refine(*scene, crf)
     right = refine(*scene, crf.model_copy(update={"backend": "pydensecrf"}))
@@ -55,6 +56,7 @@ def scenes(sample: Path) -> list[Scene]:
     return [_scene(photo, len(dataset.classes)) for photo in dataset.photos[:6]]
 
 
+@pytest.mark.parametrize("backend", OURS)
 @pytest.mark.parametrize(
     "changed",
     [
@@ -71,20 +73,21 @@ def scenes(sample: Path) -> list[Scene]:
     ],
     ids=str,
 )
-def test_on_built_in_scenes_both_backends_agree(
-    changed: dict[str, float], scenes: list[Scene]
+def test_on_built_in_scenes_all_backends_agree(
+    changed: dict[str, float], backend: CrfBackend, scenes: list[Scene]
 ) -> None:
-    crf = LATTICE.model_copy(update=changed)
+    crf = CrfConfig(backend=backend).model_copy(update=changed)
     for scene in scenes:
         probability, labels = _off(scene, crf)
         assert probability < 1e-2
         assert labels < 1e-3
 
 
+@pytest.mark.parametrize("backend", OURS)
 @pytest.mark.parametrize("classes", [2, 4, 5, 9, 17, 20])
 @pytest.mark.parametrize("size", [(24, 24), (1, 40), (33, 7)])
-def test_for_any_number_of_classes_and_any_size_both_backends_agree(
-    classes: int, size: tuple[int, int]
+def test_for_any_number_of_classes_and_any_size_all_backends_agree(
+    classes: int, size: tuple[int, int], backend: CrfBackend
 ) -> None:
     rng = np.random.default_rng(classes)
     truth = cv2.resize(
@@ -95,16 +98,19 @@ def test_for_any_number_of_classes_and_any_size_both_backends_agree(
     # Bright: where the number of pixels is no multiple of 4, pydensecrf's lattice also has the vertices
     # of a black pixel in the corner.
     image = np.stack([100 + truth * 3, 120 + truth * 2, 250 - truth], axis=-1).astype(np.uint8)
-    probability, labels = _off((_vote(truth, classes, seed=0), image))
+    scene = _vote(truth, classes, seed=0), image
+    probability, labels = _off(scene, CrfConfig(backend=backend))
     assert probability < 1e-2
     assert labels == 0
 
 
 @pytest.mark.slow
-def test_on_real_photos_both_backends_agree(taco: Path) -> None:
+@pytest.mark.parametrize("backend", OURS)
+def test_on_real_photos_all_backends_agree(backend: CrfBackend, taco: Path) -> None:
     dataset = load_coco(taco)
-    for photo in dataset.photos[::40]:
-        probability, labels = _off(_scene(photo, len(dataset.classes)))
+    for photo in dataset.photos[::70]:
+        scene = _scene(photo, len(dataset.classes))
+        probability, labels = _off(scene, CrfConfig(backend=backend))
         assert probability < 1e-2
         assert labels < 1e-3
 
@@ -112,11 +118,8 @@ def test_on_real_photos_both_backends_agree(taco: Path) -> None:
 # --- pixels that are held ----------------------------------------------------------------------
 
 
-@pytest.fixture
-def holds_none(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        patch.setattr(mean_field, "_infer_undecided", lambda *_: False)
-        yield
+def _with_none_held(scene: Scene) -> NDArray[np.float32]:
+    return refine_photo(*scene, LATTICE, hold_decided=False)
 
 
 def _undecided(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -140,22 +143,17 @@ def test_pixels_that_are_decided_are_held(
     assert 0 < _undecided(scenes[0], monkeypatch) < pixels
 
 
-def test_holding_pixels_changes_less_than_it_may(
-    scenes: list[Scene], request: pytest.FixtureRequest
-) -> None:
-    held = [refine(*scene, LATTICE) for scene in scenes]
-    request.getfixturevalue("holds_none")
-    for scene, made in zip(scenes, held, strict=True):
-        np.testing.assert_allclose(made, refine(*scene, LATTICE), atol=mean_field.DRIFT)
+def test_holding_pixels_changes_less_than_it_may(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        held = refine(*scene, LATTICE)
+        np.testing.assert_allclose(held, _with_none_held(scene), atol=mean_field.DRIFT)
 
 
 def test_when_a_held_pixel_would_have_moved_all_is_done_again_without(
-    scenes: list[Scene], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mean_field, "DECIDED", 0.5)  # most of them will move
-    made = refine(*scenes[0], LATTICE)
-    request.getfixturevalue("holds_none")
-    assert (made == refine(*scenes[0], LATTICE)).all()
+    assert (refine(*scenes[0], LATTICE) == _with_none_held(scenes[0])).all()
 
 
 # --- processes, and what numba keeps -----------------------------------------------------------

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trashseg.config import CrfConfig
+from trashseg.config import CrfBackend, CrfConfig
 from trashseg.crf import refine
 from trashseg.crf.embedding import embed, radix
 from trashseg.crf.lattice import Lattice, build, restrict
@@ -108,12 +108,13 @@ def test_neighbours_are_mutual() -> None:
         assert (after[before[vertices]] == vertices).all()
 
 
-def test_kernels_that_are_too_narrow_for_the_lattice_are_refused() -> None:
+@pytest.mark.parametrize("backend", ["lattice", "torch"])
+def test_kernels_that_are_too_narrow_for_the_lattice_are_refused(backend: CrfBackend) -> None:
     image = np.zeros((1, 2, 3), dtype=np.uint8)
     image[0, 1] = 255
     probabilities = np.full((2, 1, 2), 0.5, dtype=np.float32)
     with pytest.raises(ConfigError, match="too narrow"):
-        refine(probabilities, image, CrfConfig(bilateral_srgb=0.01))
+        refine(probabilities, image, CrfConfig(bilateral_srgb=0.01, backend=backend))
 
 
 # --- the filter --------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""Refinement of class probabilities by a dense CRF; two backends give the same result.
+"""Refinement of class probabilities by a dense CRF; all backends give the same result.
 
-`lattice` is the fast one: the permutohedral lattice and the mean field of this package, compiled by
-numba. `pydensecrf` is the authors' C++ code, which `lattice` is measured against.
+`lattice` is the fast one on CPUs: the permutohedral lattice and the mean field of this package, compiled
+by numba. `torch` is the same in torch's operations, for GPUs. `pydensecrf` is the authors' C++ code,
+which both are measured against.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from trashseg.config import CrfBackend, CrfConfig
 
 Probabilities = NDArray[np.float32]
 Image = NDArray[np.uint8]
+LEAST = 1e-5  # a probability below counts as this, as in pydensecrf
 
 
 def refine(probabilities: Probabilities, image: Image, config: CrfConfig) -> Probabilities:
@@ -29,11 +31,18 @@ def refine(probabilities: Probabilities, image: Image, config: CrfConfig) -> Pro
     return BACKENDS[config.backend](probabilities, image, config)
 
 
-# Imported where they are used: numba takes a fifth of a second, and not all who import this refine.
+# Imported where they are used: numba takes a fifth of a second, torch many, and not all who import this
+# refine.
 
 
 def _lattice(probabilities: Probabilities, image: Image, config: CrfConfig) -> Probabilities:
     from trashseg.crf.photo import refine_photo
+
+    return refine_photo(probabilities, image, config)
+
+
+def _torch(probabilities: Probabilities, image: Image, config: CrfConfig) -> Probabilities:
+    from trashseg.crf.on_device import refine_photo
 
     return refine_photo(probabilities, image, config)
 
@@ -46,5 +55,6 @@ def _pydensecrf(probabilities: Probabilities, image: Image, config: CrfConfig) -
 
 BACKENDS: dict[CrfBackend, Callable[[Probabilities, Image, CrfConfig], Probabilities]] = {
     "lattice": _lattice,
+    "torch": _torch,
     "pydensecrf": _pydensecrf,
 }

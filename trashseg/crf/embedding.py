@@ -50,6 +50,13 @@ def radix(dimensions: int) -> int:
     return int(2 ** (62.9 / dimensions))
 
 
+def too_narrow() -> ConfigError:
+    return ConfigError(
+        "crf: the kernels are too narrow for this photo: make bilateral_sxy, bilateral_srgb and "
+        "gaussian_sxy larger, or max_side smaller"
+    )
+
+
 def _scale(dimensions: int) -> Scale:
     """Of each feature, so that splat, blur and slice together have a standard deviation of 1 (p. 6)."""
     deviation = math.sqrt(2 / 3) * (dimensions + 1)
@@ -63,10 +70,7 @@ def _lowest_coordinates(features: NDArray[np.float32], scale: Scale) -> NDArray[
     bottom = [low[i:].sum() - (i * high[i - 1] if i else 0) for i in range(dimensions)]
     top = [high[i:].sum() - (i * low[i - 1] if i else 0) for i in range(dimensions)]
     if np.subtract(top, bottom).max() > radix(dimensions) - 4 * (dimensions + 1):
-        raise ConfigError(
-            "crf: the kernels are too narrow for this photo: make bilateral_sxy, bilateral_srgb and "
-            "gaussian_sxy larger, or max_side smaller"
-        )
+        raise too_narrow()
     return np.floor(np.array(bottom) / (dimensions + 1)).astype(np.int64) - 1
 
 

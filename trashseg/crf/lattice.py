@@ -27,9 +27,7 @@ class Lattice:
 
     def taken(self, rows: NDArray[np.intp], strength: float) -> "Lattice":
         """These rows in this order; the filter multiplied by `strength`."""
-        root = np.float32(
-            np.sqrt(strength)
-        )  # on the way to vertices, and once more on the way back
+        root = np.float32(np.sqrt(strength))  # on the way to vertices, and again on the way back
         vertices, weights = _take(self.vertices, self.weights, rows, root)
         return Lattice(vertices, weights, self.neighbours)
 
@@ -94,10 +92,8 @@ def _take(vertices: Any, weights: Any, rows: Any, factor: Any) -> Any:
 def _number_vertices(order: Any, embedding: Any, base: int) -> Any:
     """Vertices (N, d+1), numbered as they come in `order`; their weights; the code (M+1,) of each."""
     points, corners = embedding.barycentric.shape
-    vertices, weights = (
-        np.empty((points, corners), np.int32),
-        np.empty((points, corners), np.float32),
-    )
+    vertices = np.empty((points, corners), np.int32)
+    weights = np.empty((points, corners), np.float32)
     found = np.empty(corners * points + 1, np.int64)
     table = np.zeros(1 << 17, np.int32)
     jumps = np.empty(corners, np.int64)  # to the next remainder, by the coordinate that is lower

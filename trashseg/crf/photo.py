@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trashseg.config import CrfConfig
+from trashseg.crf import LEAST
 from trashseg.crf.compiled import compiled
 from trashseg.crf.lattice import Lattice, build
 from trashseg.crf.mean_field import infer
@@ -14,19 +15,24 @@ from trashseg.crf.simd import Rows, empty_rows, lanes_of, take_rows
 
 BLOCK = 64  # pixels: what a block needs of the lattices fits into the cache next to the core
 AT_ONCE = 128  # rows
-LEAST = 1e-5  # pydensecrf's: a probability of zero is taken for this
 
 
 def refine_photo(
-    probabilities: NDArray[np.float32], image: NDArray[np.uint8], config: CrfConfig
+    probabilities: NDArray[np.float32],
+    image: NDArray[np.uint8],
+    config: CrfConfig,
+    *,
+    hold_decided: bool = True,
 ) -> NDArray[np.float32]:
-    """Mean-field probabilities (C, H, W) float32 of probabilities (C, H, W) and an image (H, W, 3)."""
+    """Mean-field probabilities (C, H, W) float32 of probabilities (C, H, W) and an image (H, W, 3);
+    `hold_decided` as in `infer`."""
     height, width = image.shape[:2]
     features, blocks = _place_and_colour(image, config)
     order, wide = build(features, config.bilateral_weight, blocks)
     near = _place_lattice(height, width, config.gaussian_sxy)
     prior = take_rows(_to_rows(probabilities), order)
-    q = infer(prior, wide, near.taken(order, config.gaussian_weight), config.iterations)
+    taken = near.taken(order, config.gaussian_weight)
+    q = infer(prior, wide, taken, config.iterations, hold_decided=hold_decided)
     refined = np.empty(probabilities.shape, dtype=np.float32)
     _scatter(lanes_of(q), order, refined.reshape(len(refined), -1))
     return refined
