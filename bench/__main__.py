@@ -22,7 +22,9 @@ Bench = Callable[[], list[Comparison]]
 
 def _benches() -> dict[str, Bench]:
     """By name; imported when they run, because some of them measure what an import costs."""
-    return {}
+    from bench import search_efficiency
+
+    return {"search": search_efficiency.run}
 
 
 def main(names: list[str]) -> int:

@@ -58,7 +58,7 @@ def cut_off_a_proposal(path: Path, space: Space, parameters: int) -> None:
     study = optuna.load_study(study_name="night", storage=f"sqlite:///{path}")
     if ledger.proposed == 0:
         study.enqueue_trial(space.point_of(CONFIG.train), user_attrs={"hand_tuned": True})
-    study.sampler = make_sampler(CONFIG, ledger.proposed)
+    study.sampler = make_sampler(CONFIG, ledger.proposed, ledger.trials)
     trial = study.ask()
     if parameters >= 1:
         trial.suggest_categorical("loss.name", ["cross_entropy", "focal"])
