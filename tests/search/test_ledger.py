@@ -123,6 +123,24 @@ def test_proposals_after_the_start_up_depend_on_the_results(tmp_path: Path, spac
     assert proposals[0] != proposals[1]
 
 
+def test_proposals_learn_from_trials_under_way_and_are_the_same_after_a_kill(
+    tmp_path: Path, space: Space
+) -> None:
+    """Four at once, of which none has ended: after the start-up of three, what they have shown counts."""
+    proposals = []
+    for name, scores in (("a", (0.1, 0.2, 0.3, 0.4)), ("b", (0.4, 0.3, 0.2, 0.1)), ("c", ())):
+        path = tmp_path / f"{name}.db"
+        ledger = open_ledger(path, CONFIG, space)
+        names = [ledger.propose() for _ in range(4)]
+        for trial, score in zip(names, scores, strict=False):
+            ledger.record_epoch(trial, 3, score)  # the first rung
+        path.with_suffix(".killed").write_bytes(path.read_bytes())
+        proposals.append(ledger.points[ledger.propose()])
+        killed = Ledger(path.with_suffix(".killed"), CONFIG, space)
+        assert killed.points[killed.propose()] == proposals[-1]
+    assert proposals[0] != proposals[1] != proposals[2]
+
+
 # --- how trials end ----------------------------------------------------------------------------
 
 
