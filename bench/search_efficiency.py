@@ -63,7 +63,7 @@ def run() -> list[Comparison]:
         missing = f"{folder()} is not there"
         return [Comparison("search efficiency", "epochs", Bar("<=", 0.15), note=missing)]
     check_equal()
-    tasks = load_tasks()[1::2][: PART_TASKS]
+    tasks = load_tasks()[1::2][:PART_TASKS]
     jobs = [Job(*each, PART_SEEDS) for each in product(tasks, PART_WORKERS)]
     note = (
         f"a part of `make bench-search`: {len(tasks)} of 17 data sets, {PART_SEEDS} of {SEEDS} seeds; "
@@ -136,7 +136,9 @@ def play(
     for epochs, value in follow(task, name, workers, seed):
         if target is not None and reached is None and value >= target:
             reached = epochs
-        if epochs % EPOCHS == 0 and (epochs // EPOCHS in BUDGETS or epochs == RANDOM_BUDGET * EPOCHS):
+        if epochs % EPOCHS == 0 and (
+            epochs // EPOCHS in BUDGETS or epochs == RANDOM_BUDGET * EPOCHS
+        ):
             worth[epochs // EPOCHS] = value
         over = epochs >= budget * EPOCHS and (target is None or reached is not None)
         if over or epochs >= RANDOM_BUDGET * EPOCHS:

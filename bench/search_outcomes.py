@@ -101,9 +101,7 @@ def comparisons(outcomes: Sequence[Outcome], note: str) -> list[Comparison]:
     return found
 
 
-def closest(
-    by_group: Regrets, workers: int
-) -> tuple[float, float, int, str]:
+def closest(by_group: Regrets, workers: int) -> tuple[float, float, int, str]:
     """Our regret, the other's, the budget and the other's name where ours is least ahead."""
     ours = by_group["ours", workers]
     return max(

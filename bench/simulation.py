@@ -1,4 +1,4 @@
-"""A search on a simulated clock: any searcher and scheduler of Ray Tune, on learning curves that are known.
+"""A search on a simulated clock: any searcher and scheduler of Ray Tune, on known learning curves.
 
 Searcher and scheduler are asked and told what Tune's controller asks and tells, in its order
 (ray/tune/execution/tune_controller.py), by workers that train an epoch in about a unit of time.

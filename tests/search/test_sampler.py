@@ -15,9 +15,7 @@ PRUNED, RUNNING, COMPLETE, FAIL = (
 RANGE = optuna.distributions.FloatDistribution(0.0, 1.0)
 
 
-def trial(
-    number: int, state: TrialState, scores: dict[int, float], x: float = 0.5
-) -> FrozenTrial:
+def trial(number: int, state: TrialState, scores: dict[int, float], x: float = 0.5) -> FrozenTrial:
     made = optuna.trial.create_trial(
         state=state,
         value=scores[max(scores)] if state == COMPLETE else None,
