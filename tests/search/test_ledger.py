@@ -126,7 +126,7 @@ def test_proposals_after_the_start_up_depend_on_the_results(tmp_path: Path, spac
 def test_proposals_learn_from_trials_under_way_and_are_the_same_after_a_kill(
     tmp_path: Path, space: Space
 ) -> None:
-    """Four at once, none of which has ended: after the start-up of three, what they have shown counts."""
+    """Four at once, none has ended: after the start-up of three, what they have shown counts."""
     proposals = []
     for name, scores in (("a", (0.1, 0.2, 0.3, 0.4)), ("b", (0.4, 0.3, 0.2, 0.1)), ("c", ())):
         path = tmp_path / f"{name}.db"
