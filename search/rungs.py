@@ -23,10 +23,14 @@ def goes_on(score: float, rung: Mapping[str, float], reduction_factor: float) ->
     The first trials pass, until the rung has seen 3 or `reduction_factor`; then the best
     1 / reduction_factor do, at least one.
     """
-    if len(rung) < max(FEWEST_TO_JUDGE, math.ceil(reduction_factor)):
+    if len(rung) < fewest_to_judge(reduction_factor):
         return True
     better = sum(other > score for other in rung.values())
     return better < places(len(rung), reduction_factor)
+
+
+def fewest_to_judge(reduction_factor: float) -> int:
+    return max(FEWEST_TO_JUDGE, math.ceil(reduction_factor))
 
 
 def places(arrived: int, reduction_factor: float) -> int:

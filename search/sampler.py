@@ -8,6 +8,7 @@ better settings, and more often, than Optuna's default, one model of all paramet
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from search.rungs import places
+from search.rungs import fewest_to_judge, places
 
 CANDIDATES = 48  # that are drawn for each parameter; the likeliest to be good is proposed
 IN_SIGHT = 250  # how many of the trials that are not good ones are looked at, the newest
@@ -33,7 +34,8 @@ def standings(
     """By its number, what each trial that has reached the first rung is worth, so far.
 
     That is the last rung (its epoch, 0 for none) at which the trial's score is among the best
-    1 / reduction_factor of all that have reached it, whenever they did; then its best score so far.
+    1 / reduction_factor of all that have reached it, whenever they did, once they are enough to judge;
+    then its best score so far.
     So a trial that was stopped is not held to be worse than those that were not judged as strictly, and
     the hand-tuned one, which nothing stops, not better. Failed trials have none.
     """
@@ -45,6 +47,8 @@ def standings(
     }
     for rung in rungs:
         scores = scores_at(alive, rung)
+        if len(scores) < fewest_to_judge(reduction_factor):
+            continue
         ranked = sorted(scores.values(), reverse=True)
         for number, score in scores.items():
             if score >= ranked[places(len(ranked), reduction_factor) - 1]:
@@ -88,13 +92,7 @@ class StandingSampler(optuna.samplers.BaseSampler):
         self._draw: optuna.samplers.BaseSampler = (
             optuna.samplers.RandomSampler(seed)
             if len(worth) < startup_trials
-            else optuna.samplers.TPESampler(
-                multivariate=False,
-                n_startup_trials=0,
-                n_ei_candidates=CANDIDATES,
-                gamma=lambda seen: good,
-                seed=seed,
-            )
+            else make_tpe(good, seed)
         )
 
     def infer_relative_search_space(
@@ -115,6 +113,18 @@ class StandingSampler(optuna.samplers.BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         return self._draw.sample_independent(self._seen, trial, param_name, param_distribution)
+
+
+def make_tpe(good: int, seed: int) -> optuna.samplers.TPESampler:
+    with warnings.catch_warnings():  # that Optuna 6 will have no `gamma`
+        warnings.simplefilter("ignore", FutureWarning)
+        return optuna.samplers.TPESampler(
+            multivariate=False,
+            n_startup_trials=0,
+            n_ei_candidates=CANDIDATES,
+            gamma=lambda seen: good,
+            seed=seed,
+        )
 
 
 class Seen(optuna.Study):

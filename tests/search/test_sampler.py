@@ -32,12 +32,12 @@ def trial(number: int, state: TrialState, scores: dict[int, float], x: float = 0
 
 def test_a_trial_is_worth_the_last_rung_at_which_it_is_among_the_best_then_its_score() -> None:
     """Rungs at 3 and 9, the best third. At 3: 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, two places, so from 0.5 on.
-    At 9: 0.7 and 0.65, one place."""
+    At 9: 0.7, 0.65 and 0.6, one place."""
     trials = [
         trial(0, COMPLETE, {3: 0.6, 9: 0.65, 12: 0.66}),
         trial(1, PRUNED, {3: 0.4}),
         trial(2, RUNNING, {3: 0.5, 9: 0.7, 10: 0.72}),
-        trial(3, PRUNED, {3: 0.3}),
+        trial(3, PRUNED, {3: 0.3, 9: 0.6}),
         trial(4, PRUNED, {3: 0.2}),
         trial(5, PRUNED, {3: 0.1}),
     ]
@@ -45,20 +45,20 @@ def test_a_trial_is_worth_the_last_rung_at_which_it_is_among_the_best_then_its_s
         0: (3, 0.66),
         1: (0, 0.4),
         2: (9, 0.72),
-        3: (0, 0.3),
+        3: (0, 0.6),
         4: (0, 0.2),
         5: (0, 0.1),
     }
 
 
 def test_a_bad_hand_tuned_trial_is_not_worth_more_because_nothing_stops_it() -> None:
-    """At 3 one place of three, at 9 one of two."""
+    """At 3 one place of three; two at 9 are too few to judge."""
     trials = [
         trial(0, COMPLETE, {3: 0.1, 9: 0.2}),
         trial(1, RUNNING, {3: 0.5, 9: 0.6}),
         trial(2, PRUNED, {3: 0.3}),
     ]
-    assert standings(trials, [3, 9], 3.0) == {0: (0, 0.2), 1: (9, 0.6), 2: (0, 0.3)}
+    assert standings(trials, [3, 9], 3.0) == {0: (0, 0.2), 1: (3, 0.6), 2: (0, 0.3)}
 
 
 def test_first_arrivals_are_judged_by_those_that_came_later() -> None:
@@ -68,13 +68,17 @@ def test_first_arrivals_are_judged_by_those_that_came_later() -> None:
         trial(1, RUNNING, {3: 0.5}),
         trial(2, RUNNING, {3: 0.4}),
     ]
-    assert standings(trials[:1], [3], 3.0) == {0: (3, 0.2)}
+    assert standings(trials[:2], [3], 3.0) == {0: (0, 0.2), 1: (0, 0.5)}
     assert standings(trials, [3], 3.0) == {0: (0, 0.2), 1: (3, 0.5), 2: (0, 0.4)}
 
 
 def test_a_finished_trial_out_of_patience_keeps_its_score_at_later_rungs() -> None:
-    trials = [trial(0, COMPLETE, {3: 0.5, 5: 0.6}), trial(1, COMPLETE, {3: 0.4, 9: 0.55})]
-    assert standings(trials, [3, 9], 2.0) == {0: (9, 0.6), 1: (0, 0.55)}
+    trials = [
+        trial(0, COMPLETE, {3: 0.5, 5: 0.6}),
+        trial(1, COMPLETE, {3: 0.4, 9: 0.55}),
+        trial(2, COMPLETE, {3: 0.3, 9: 0.5}),
+    ]
+    assert standings(trials, [3, 9], 2.0) == {0: (9, 0.6), 1: (0, 0.55), 2: (0, 0.5)}
 
 
 def test_failed_trials_and_those_before_the_first_rung_are_worth_nothing_yet() -> None:
@@ -109,7 +113,7 @@ def test_tpe_sees_the_order_as_values_and_the_unjudged_as_running() -> None:
     seen = in_sight(trials, standings(trials, [3, 9], 3.0), good=1)
     assert [(t.number, t.state, t.value) for t in seen] == [
         (0, COMPLETE, 0.0),  # (0, 0.2), as trial 2
-        (1, COMPLETE, 1.0),
+        (1, COMPLETE, 1.0),  # (3, 0.6)
         (2, COMPLETE, 0.0),
         (3, RUNNING, None),
     ]
@@ -135,8 +139,8 @@ def propose(trials: list[FrozenTrial], seed: int, startup: int = 10) -> float:
 
 
 def pruned(count: int, **changes: Any) -> list[FrozenTrial]:
-    """The nearer to 0.8, the better: 0.8 itself is one of them from 5 on."""
-    points = [(number * 0.2) % 1.0 for number in range(count)]
+    """The nearer to 0.8, the better; the points are spread evenly, by the golden ratio."""
+    points = [(number * 0.618034) % 1.0 for number in range(count)]
     return [trial(n, PRUNED, {3: 1 - abs(x - 0.8)}, x) for n, x in enumerate(points)]
 
 
