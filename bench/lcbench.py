@@ -92,8 +92,9 @@ class Task:
         rows = inputs.reshape(-1, 1 + len(INPUTS))  # (points * epochs, 8)
         task = np.full((len(rows), 1), self._code, np.int32)
         outputs = self._session.run(None, {"x_cat": task, "x_cont": rows})[0]
-        accuracy = np.asarray(outputs)[:, VAL_ACCURACY].astype(np.float64) / 100
-        return accuracy.reshape(len(points), len(epochs))
+        accuracy: Curve = np.asarray(outputs, np.float64)[:, VAL_ACCURACY] / 100
+        by_point: Curve = accuracy.reshape(len(points), len(epochs))
+        return by_point
 
     @cached_property
     def _session(self) -> Any:

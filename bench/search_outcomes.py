@@ -60,7 +60,7 @@ def regrets(outcomes: Sequence[Outcome]) -> Regrets:
 
 def typical(task: Task, count: int = 500) -> float:
     """The median of random configurations' accuracies after a full training."""
-    policy = POLICIES["random"](load_space(), seed=0)
+    policy = POLICIES["random"](load_space(), 0)
     points = [policy.searcher.suggest(str(number)) for number in range(count)]
     final = task.curves([point for point in points if point], np.array([EPOCHS]))
     return float(np.median(final))

@@ -9,7 +9,7 @@ better settings, and more often, than Optuna's default, one model of all paramet
 import copy
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -139,7 +139,7 @@ class Seen(optuna.Study):
     def _get_trials(
         self,
         deepcopy: bool = True,
-        states: Sequence[TrialState] | None = None,
+        states: Container[TrialState] | None = None,
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
         """What a sampler asks. Optuna's own would copy every trial into the storage first."""
