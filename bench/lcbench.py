@@ -81,7 +81,8 @@ class Task:
 
     def curve(self, point: Point) -> Curve:
         """Validation accuracy (EPOCHS,) after each epoch, 0 to 1."""
-        return self.curves([point], np.arange(1, EPOCHS + 1))[0]
+        only: Curve = self.curves([point], np.arange(1, EPOCHS + 1))[0]
+        return only
 
     def curves(self, points: list[Point], epochs: npt.NDArray[np.int_]) -> Curve:
         """Validation accuracy (points, epochs) after these epochs, counted from 1."""
