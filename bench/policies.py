@@ -12,12 +12,13 @@ from ray.tune.search.optuna import OptunaSearch
 
 from bench.lcbench import EPOCHS
 from bench.simulation import SCORE
-from search.config import SearchConfig
+from search.config import load_search_config
 from search.ledger import Ledger
 from search.scheduler import SuccessiveHalving
 from search.searcher import OptunaSearcher
 from search.space import Parameter, Space
 
+SETTINGS = Path(__file__).parent.parent / "configs" / "gpu.yaml"
 ENDLESS = 10**9  # trials: a simulation ends by its epochs
 
 
@@ -41,8 +42,8 @@ class LedgerInMemory(Ledger):
 
 
 def ours(space: Space, seed: int) -> Policy:
-    """What `search` runs, at its defaults."""
-    config = SearchConfig.model_validate({"epochs": EPOCHS, "search": {"seed": seed}})
+    """What `search` runs, with the settings of its configuration for long trainings."""
+    config = load_search_config(SETTINGS, [f"epochs={EPOCHS}", f"search.seed={seed}"])
     ledger = LedgerInMemory(Path(config.search.name), config, space)
     scheduler = SuccessiveHalving(config, ledger)
     searcher = OptunaSearcher(ledger, ENDLESS, None, scheduler.stopped, may_propose=lambda: True)

@@ -3,11 +3,13 @@
 What random search has found after RANDOM_BUDGET full trainings is the reference; what is measured is in
 bench/search_outcomes.py.
 
-The policy's settings were chosen on every other data set (CHOSEN_ON); what is reported comes from the
-rest. `python -m bench.search_efficiency` runs all of that, goes on after a kill, and writes the table of
+The policy's settings were chosen on every other data set, from the first on; what is reported comes from
+the rest. `python -m bench.search_efficiency` runs all of that, goes on after a kill, and writes the table of
 docs/performance.md; `python -m bench search` runs a part.
 """
 
+import argparse
+import hashlib
 import json
 import os
 import sys
@@ -15,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,7 +28,7 @@ from pydantic import TypeAdapter
 from bench.comparison import Bar, Comparison, UnequalResultsError
 from bench.fast_tpe import speed_up_tpe
 from bench.lcbench import EPOCHS, Task, folder, load_space, load_tasks
-from bench.policies import POLICIES, LedgerInMemory
+from bench.policies import POLICIES, SETTINGS, LedgerInMemory
 from bench.search_outcomes import (
     BUDGETS,
     RANDOM_BUDGET,
@@ -55,7 +58,14 @@ class Job:
 
     @property
     def file(self) -> Path:
-        return KEPT / f"{self.task}_{self.workers}_workers_{self.seeds}_seeds.json"
+        return KEPT / code() / f"{self.task}_{self.workers}_workers_{self.seeds}_seeds.json"
+
+
+@cache
+def code() -> str:
+    """A name of what decides the outcomes: they are kept for it alone."""
+    files = [*(ROOT / "search").glob("*.py"), *(ROOT / "bench").glob("*.py"), SETTINGS]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:12]
 
 
 def run() -> list[Comparison]:
@@ -172,9 +182,14 @@ def follow(task: Task, name: str, workers: int, seed: int) -> Iterator[tuple[int
 
 def main() -> int:
     """The whole campaign: the data sets that nothing was chosen on."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="searches of each kind")
+    seeds = parser.parse_args().seeds
     check_equal()
-    jobs = [Job(*each, SEEDS) for each in product(load_tasks()[1::2], WORKERS)]
-    shown = page_table(simulate_all(jobs, keep=True))
+    tasks = load_tasks()[1::2]
+    jobs = [Job(*each, seeds) for each in product(tasks, WORKERS)]
+    table = page_table(simulate_all(jobs, keep=True))
+    shown = f"{len(tasks)} data sets, {seeds} seeds each.\n\n{table}"
     print(shown)
     before, _, rest = PAGE.read_text().partition(BEGIN)
     write_text(PAGE, f"{before}{BEGIN}\n{shown}{END}{rest.partition(END)[2]}")
