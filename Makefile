@@ -11,7 +11,7 @@ CONFIG ?= configs/demo.yaml
 PHOTOS ?= ../shared/data/taco
 RESULTS_CONFIG := configs/results$(if $(GPU),_gpu).yaml
 
-.PHONY: install demo test faults results bench lint clean-demo
+.PHONY: install demo test faults results bench bench-search lint clean-demo
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -68,6 +68,10 @@ results: .venv/installed
 # speed, each hot spot against what its users would otherwise run: under 20 minutes on 2 cores
 bench: .venv/installed
 	$(BIN)/python -m bench
+
+# how many epochs a search needs, simulated: within an hour on 2 cores; the same command goes on after a kill
+bench-search: .venv/installed
+	$(BIN)/python -m bench.search_efficiency
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -22,9 +22,9 @@ Bench = Callable[[], list[Comparison]]
 
 def _benches() -> dict[str, Bench]:
     """By name; imported when they run, because some of them measure what an import costs."""
-    from bench import crf, data
+    from bench import crf, data, search_efficiency
 
-    return {"data": data.run, "crf": crf.run}
+    return {"data": data.run, "crf": crf.run, "search": search_efficiency.run}
 
 
 def main(names: list[str]) -> int:

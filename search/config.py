@@ -38,7 +38,8 @@ class SearchSettings(Section):
     seed: int = 0
     """Seeds the proposals."""
     startup_trials: PositiveInt = 10
-    """Random proposals before the sampler (TPE) learns from results."""
+    """Proposals are random until so many trials have reached the grace period; then the sampler (TPE)
+    learns from what each has shown."""
     grace_period: PositiveInt = 3
     """Epochs that every trial gets before ASHA may stop it."""
     reduction_factor: Annotated[float, Field(gt=1.0)] = 3.0

@@ -10,7 +10,6 @@ the next process reads the state that the last one acted on. Two things make tha
   that a restart would begin anew (optuna issue 3255): it depends on n and on the trials before it.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
+from search.rungs import rung_epochs
+from search.sampler import StandingSampler
 from search.space import Point, Space
 
 NAME = "trial_id"
@@ -57,7 +58,7 @@ class Ledger:
 
     def __init__(self, path: Path, config: SearchConfig, space: Space) -> None:
         self._config, self._space = config, space
-        self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        self._storage = self.open_storage(path)
         self._study = optuna.load_study(study_name=config.search.name, storage=self._storage)
         self.open: dict[str, OpenTrial] = {}
         self.points: dict[str, Point] = {}  # of all trials
@@ -65,6 +66,10 @@ class Ledger:
         self._waiting = False  # whether the hand-tuned point is already queued
         for trial in self._study.get_trials(deepcopy=False):
             self._take_in(trial)
+
+    @staticmethod
+    def open_storage(path: Path) -> optuna.storages.BaseStorage:
+        return optuna.storages.RDBStorage(f"sqlite:///{path}")
 
     def _take_in(self, trial: FrozenTrial) -> None:
         if trial.state == TrialState.WAITING:
@@ -95,7 +100,7 @@ class Ledger:
             self._study.enqueue_trial(
                 self._space.point_of(self._config.train), user_attrs={"hand_tuned": True}
             )
-        self._study.sampler = make_sampler(self._config, number)
+        self._study.sampler = make_sampler(self._config, number, self.trials)
         trial = self._study.ask()
         point = self._space.sample(trial)
         name = f"trial_{number:03d}"
@@ -138,14 +143,15 @@ class Ledger:
             self._storage.set_trial_user_attr(trial.id, key, value)
 
 
-def make_sampler(config: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
-    """TPE for proposal `number`."""
-    seed = np.random.SeedSequence([config.search.seed, number]).generate_state(1)[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            n_startup_trials=config.search.startup_trials, group=True, seed=int(seed)
-        )
+def make_sampler(
+    config: SearchConfig, number: int, trials: Sequence[FrozenTrial]
+) -> optuna.samplers.BaseSampler:
+    """For proposal `number`, after `trials`."""
+    search = config.search
+    seed = np.random.SeedSequence([search.seed, number]).generate_state(1)[0]
+    return StandingSampler(
+        trials, rung_epochs(config), search.reduction_factor, search.startup_trials, int(seed)
+    )
 
 
 # --- reading, also from another process while the search runs --------------------------------------

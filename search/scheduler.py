@@ -6,7 +6,6 @@ first. Here the counter is the reported `epoch`, a rung judges only once it has 
 every arrival is on disk before it is judged, so that a search which was killed judges as it would have.
 """
 
-import math
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,32 +14,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.config import SearchConfig
 from search.ledger import HAND_TUNED, Ledger
+from search.rungs import goes_on, rung_epochs
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
-
-FEWEST_TO_JUDGE = 3
-
-
-def rung_epochs(config: SearchConfig) -> list[int]:
-    """grace_period * reduction_factor^k, below the last epoch, at which nothing is left to stop."""
-    epochs, milestone = [], float(config.search.grace_period)
-    while round(milestone) < config.epochs:
-        epochs.append(round(milestone))
-        milestone *= config.search.reduction_factor
-    return sorted(set(epochs))
-
-
-def goes_on(score: float, rung: dict[str, float], reduction_factor: float) -> bool:
-    """Whether a trial that reached `rung` with `score` (which the rung has already) goes on.
-
-    The first trials pass, until the rung has seen 3 or `reduction_factor`; then the best
-    1 / reduction_factor do, at least one.
-    """
-    if len(rung) < max(FEWEST_TO_JUDGE, math.ceil(reduction_factor)):
-        return True
-    better = sum(other > score for other in rung.values())
-    return better < max(1, math.floor(len(rung) / reduction_factor))
 
 
 class SuccessiveHalving(FIFOScheduler):

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.config import SearchConfig
 from search.ledger import HAND_TUNED, NAME, STATES, read_rungs, read_trials
 from search.run_folder import RunFolder
-from search.scheduler import goes_on
+from search.rungs import goes_on
 from trashseg.files import write_json
 
 

@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from search.ledger import read_trials
 from search.run_folder import RunFolder
-from search.scheduler import rung_epochs
+from search.rungs import rung_epochs
 from tests.faults.observed_search import (
     HELD,
     OBSERVED,

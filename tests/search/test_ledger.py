@@ -58,7 +58,7 @@ def cut_off_a_proposal(path: Path, space: Space, parameters: int) -> None:
     study = optuna.load_study(study_name="night", storage=f"sqlite:///{path}")
     if ledger.proposed == 0:
         study.enqueue_trial(space.point_of(CONFIG.train), user_attrs={"hand_tuned": True})
-    study.sampler = make_sampler(CONFIG, ledger.proposed)
+    study.sampler = make_sampler(CONFIG, ledger.proposed, ledger.trials)
     trial = study.ask()
     if parameters >= 1:
         trial.suggest_categorical("loss.name", ["cross_entropy", "focal"])
@@ -121,6 +121,24 @@ def test_proposals_after_the_start_up_depend_on_the_results(tmp_path: Path, spac
             ledger.end(name, "finished", {})
         proposals.append(ledger.points[ledger.propose()])
     assert proposals[0] != proposals[1]
+
+
+def test_proposals_learn_from_trials_under_way_and_are_the_same_after_a_kill(
+    tmp_path: Path, space: Space
+) -> None:
+    """Four at once, none has ended: after the start-up of three, what they have shown counts."""
+    proposals = []
+    for name, scores in (("a", (0.1, 0.2, 0.3, 0.4)), ("b", (0.4, 0.3, 0.2, 0.1)), ("c", ())):
+        path = tmp_path / f"{name}.db"
+        ledger = open_ledger(path, CONFIG, space)
+        names = [ledger.propose() for _ in range(4)]
+        for trial, score in zip(names, scores, strict=False):
+            ledger.record_epoch(trial, 3, score)  # the first rung
+        path.with_suffix(".killed").write_bytes(path.read_bytes())
+        proposals.append(ledger.points[ledger.propose()])
+        killed = Ledger(path.with_suffix(".killed"), CONFIG, space)
+        assert killed.points[killed.propose()] == proposals[-1]
+    assert proposals[0] != proposals[1] != proposals[2]
 
 
 # --- how trials end ----------------------------------------------------------------------------

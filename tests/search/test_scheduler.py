@@ -11,7 +11,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from search.config import SearchConfig
-from search.scheduler import SuccessiveHalving, goes_on, rung_epochs
+from search.rungs import goes_on, rung_epochs
+from search.scheduler import SuccessiveHalving
 from search.space import load_space
 from tests.search.ledgers import open_ledger
 

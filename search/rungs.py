@@ -1,0 +1,38 @@
+"""Where successive halving looks at a trial, and which of those that arrive there go on."""
+
+import math
+from collections.abc import Mapping
+
+from search.config import SearchConfig
+
+FEWEST_TO_JUDGE = 3
+
+
+def rung_epochs(config: SearchConfig) -> list[int]:
+    """grace_period * reduction_factor^k, below the last epoch, at which nothing is left to stop."""
+    epochs, milestone = [], float(config.search.grace_period)
+    while round(milestone) < config.epochs:
+        epochs.append(round(milestone))
+        milestone *= config.search.reduction_factor
+    return sorted(set(epochs))
+
+
+def goes_on(score: float, rung: Mapping[str, float], reduction_factor: float) -> bool:
+    """Whether a trial that reached `rung` with `score` (which the rung has already) goes on.
+
+    The first trials pass, until the rung has seen 3 or `reduction_factor`; then the best
+    1 / reduction_factor do, at least one.
+    """
+    if len(rung) < fewest_to_judge(reduction_factor):
+        return True
+    better = sum(other > score for other in rung.values())
+    return better < places(len(rung), reduction_factor)
+
+
+def fewest_to_judge(reduction_factor: float) -> int:
+    return max(FEWEST_TO_JUDGE, math.ceil(reduction_factor))
+
+
+def places(arrived: int, reduction_factor: float) -> int:
+    """How many of so many trials go on."""
+    return max(1, math.floor(arrived / reduction_factor))
