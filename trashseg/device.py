@@ -1,6 +1,7 @@
 """Where a network runs, and with how many threads, how much memory, which precision and layout."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import cv2
@@ -72,9 +73,9 @@ def place(model: nn.Module, config: TrainConfig, device: torch.device) -> None:
     model.to(memory_format=memory_format(config, device))
 
 
-def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[None]:
     """bfloat16 where asked for, or where a CUDA device has it; on CPUs it is many times slower."""
     bfloat16 = config.precision == "bfloat16" or (
         config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16)
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else nullcontext()

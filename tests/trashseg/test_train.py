@@ -274,7 +274,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
     for parts in (1, 2, 4, 3):  # of eight photos: 8, 4 + 4, 2 + 2 + 2 + 2, 3 + 3 + 2
         trainer = make_trainer(sample, room=8)
         trainer.parts = parts
-        loss = add_gradients(trainer, *batch, where="here")
+        loss = add_gradients(trainer, *batch)
         assert loss is not None
         gradients.append((loss, [p.grad for p in trainer.model.parameters()]))
     for loss, gradient in gradients[1:]:
@@ -301,12 +301,12 @@ def test_validation_that_runs_out_of_memory_goes_on_in_parts_too(
     sample: Path, batch: tuple[Tensor, Tensor]
 ) -> None:
     whole = make_trainer(sample, room=8)
-    answer = predict_batch(whole, *batch)
+    answer = predict_batch(whole, batch[0])
     assert answer is not None
     trainer = make_trainer(sample, room=4)
-    assert predict_batch(trainer, *batch) is None
+    assert predict_batch(trainer, batch[0]) is None
     split_further(trainer, 8, where="validation")
-    in_parts = predict_batch(trainer, *batch)
+    in_parts = predict_batch(trainer, batch[0])
     assert in_parts is not None
     torch.testing.assert_close(in_parts, answer)
 
@@ -341,22 +341,51 @@ def room_for_four(model: nn.Module, inputs: tuple[Tensor]) -> None:
 # --- a loss that is not finite -----------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_names_where_and_the_last_finite_one_and_changes_no_weight(
-    sample: Path, batch: tuple[Tensor, Tensor]
+LOWER = "): lower optim.decoder_lr and optim.encoder_lr, or set clip_norm"
+
+
+def spoil(training: FoldTraining, after_steps: int) -> list[float]:
+    """Let no weight be a number after so many further steps; returns the losses of those before, once
+    they are taken."""
+    optimizer, losses, loss = training._trainer.optimizer, [], training._trainer.loss
+
+    def heard(logits: Tensor, truth: Tensor) -> Tensor:
+        value = loss(logits, truth)
+        losses.append(value.item())
+        return value
+
+    def spoil_weights(*_: object) -> None:
+        if len(losses) == after_steps:
+            with torch.no_grad():
+                next(training._trainer.model.parameters()).fill_(float("nan"))
+
+    training._trainer.loss = heard
+    optimizer.register_step_post_hook(spoil_weights)
+    return losses
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_loss_that_is_not_finite_names_its_step_and_the_last_finite_one_and_saves_nothing(
+    steps: int, sample: Path, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(sample, room=8)
-    first = float(train_step(trainer, *batch, where="epoch 1, step 0"))
-    with torch.no_grad():
-        next(trainer.model.parameters()).fill_(float("nan"))
-    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    """16 photos are 2 steps an epoch: the third loss is that of epoch 2, step 0."""
+    training = start(make_config(batch_size=8), sample, tmp_path)
+    training.next_epoch()
+    saved = [file.read_bytes() for file in sorted((tmp_path / "epoch_0001").glob("*.*"))]
+    losses = spoil(training, after_steps=steps)
     with pytest.raises(NonFiniteError) as caught:
-        train_step(trainer, *batch, where="epoch 1, step 1")
+        run(training)
+    if steps == 1:
+        where, before = "epoch 2, step 1", "epoch 2, step 0"
+    else:  # after an epoch that ended well, and its validation, which comes after the weights are spoilt
+        where, before = "epoch 3, step 0", "epoch 2, step 1"
     assert str(caught.value) == (
-        f"epoch 1, step 1: the loss is nan (last finite: {first:.4g} in epoch 1, step 0): lower "
-        "optim.decoder_lr and optim.encoder_lr, or set clip_norm"
+        f"{where}: the loss is nan (last finite: {losses[steps - 1]:.4g} in {before}{LOWER}"
     )
-    for name, value in trainer.model.state_dict().items():
-        torch.testing.assert_close(value, before[name], equal_nan=True)
+    last = f"epoch_000{len(training.history)}"
+    assert [entry.name for entry in tmp_path.iterdir()] == [last]
+    if steps == 1:
+        assert [f.read_bytes() for f in sorted((tmp_path / last).glob("*.*"))] == saved
 
 
 def test_no_checkpoint_no_history(sample: Path, tmp_path: Path) -> None:
