@@ -22,9 +22,14 @@ Bench = Callable[[], list[Comparison]]
 
 def _benches() -> dict[str, Bench]:
     """By name; imported when they run, because some of them measure what an import costs."""
-    from bench import metrics
+    from bench import ensemble, gpu_ladder, metrics, training_step
 
-    return {"metrics": metrics.run}
+    return {
+        "training_step": training_step.run,
+        "gpu_ladder": gpu_ladder.run,
+        "metrics": metrics.run,
+        "ensemble": ensemble.run,
+    }
 
 
 def main(names: list[str]) -> int:

@@ -338,6 +338,42 @@ def room_for_four(model: nn.Module, inputs: tuple[Tensor]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
+# --- precision and compiled kernels ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("precision", "convolutions", "products"),
+    [
+        ("auto", "tf32", "ieee"),
+        ("float32", "ieee", "ieee"),
+        ("tf32", "tf32", "tf32"),
+        ("bfloat16", "tf32", "ieee"),
+    ],
+)
+def test_a_trainers_precision_holds_in_its_process_whatever_was_asked_for_before(
+    precision: str, convolutions: str, products: str, sample: Path
+) -> None:
+    make_trainer(sample, room=8, precision="float32" if precision == "tf32" else "tf32")
+    make_trainer(sample, room=8, precision=precision)
+    assert torch.backends.cudnn.conv.fp32_precision == convolutions
+    assert torch.backends.cuda.matmul.fp32_precision == products
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_network_is_compiled_where_that_is_asked_for_and_its_average_never(
+    compiled: bool, sample: Path
+) -> None:
+    """Compiling itself comes with the first batch, and would take minutes here."""
+    dataset = load_coco(sample)
+    config = make_config(compile=compiled, averaging={"name": "ema"})
+    trainer = build_trainer(config, dataset, stratify(dataset, 5, 0), 0, RESOURCES)
+    assert trainer.average is not None
+    plain = build_trainer(make_config(), dataset, stratify(dataset, 5, 0), 0, RESOURCES)
+    assert trainer.model.state_dict().keys() == plain.model.state_dict().keys()
+    assert (trainer.model._compiled_call_impl is not None) == compiled
+    assert trainer.average.network._compiled_call_impl is None
+
+
 # --- a loss that is not finite -----------------------------------------------------------------
 
 
