@@ -1,7 +1,7 @@
 """How fast a GPU trains the team's two recipes: one rung after another, and several trials at once.
 
-Each measurement is a process of its own (bench/gpu_steps.py), so that precision, compiled kernels and peak
-memory are its alone. Without a GPU the rows say that they are not measured.
+Each measurement is a process of its own (bench/gpu_steps.py), so that precision, compiled kernels and
+peak memory are its alone. Without a GPU the rows say that they are not measured.
 """
 
 import json
@@ -128,8 +128,10 @@ def measure(
     """So many trainings that begin their steps together; none where one of them ran out of memory."""
     command = [sys.executable, "-m", "bench.gpu_steps", str(root / "sample"), recipe, way]
     command += [str(1 / count), *settings]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    trainings = [subprocess.Popen(command, text=True, **pipes) for _ in range(count)]
+    trainings = [
+        subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(count)
+    ]
     ready = [training.stdout.readline() for training in trainings if training.stdout]
     for training in trainings:
         assert training.stdin is not None

@@ -1,5 +1,5 @@
-"""One training for bench/gpu_ladder.py: warms up, says so, waits to be told to go, and prints as JSON what
-its steps took; nothing where memory ran out.
+"""One training for bench/gpu_ladder.py: warms up, says so, waits to be told to go, and prints as JSON
+what its steps took; nothing where memory ran out.
 
     python -m bench.gpu_steps SAMPLE RECIPE ours|bare SHARE SECTION.KEY=VALUE ...
 

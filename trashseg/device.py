@@ -77,7 +77,7 @@ def set_precision(config: TrainConfig) -> None:
     """How CUDA multiplies float32 numbers, in the whole process. Unless a precision is asked for it is
     as torch has it: convolutions in TF32, matrix products not."""
     convolutions = "ieee" if config.precision == "float32" else "tf32"
-    torch.backends.cudnn.conv.fp32_precision = convolutions
+    torch.backends.cudnn.conv.fp32_precision = convolutions  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = "tf32" if config.precision == "tf32" else "ieee"
 
 

@@ -355,7 +355,7 @@ def test_a_trainers_precision_holds_in_its_process_whatever_was_asked_for_before
 ) -> None:
     make_trainer(sample, room=8, precision="float32" if precision == "tf32" else "tf32")
     make_trainer(sample, room=8, precision=precision)
-    assert torch.backends.cudnn.conv.fp32_precision == convolutions
+    assert torch.backends.cudnn.conv.fp32_precision == convolutions  # type: ignore[attr-defined]
     assert torch.backends.cuda.matmul.fp32_precision == products
 
 
