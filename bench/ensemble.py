@@ -65,7 +65,7 @@ def memory(root: Path) -> list[Comparison]:
         Comparison(
             name=f"ensemble: memory of predict, {4 * PHOTOS} photos against {PHOTOS}",
             unit="MiB",
-            bar=Bar("<=", 1.05),
+            bar=Bar("<=", 1.1),  # the same process with the same photos differs by 5%
             ours=many,
             peer=few,
             note=setting,
