@@ -22,9 +22,17 @@ Bench = Callable[[], list[Comparison]]
 
 def _benches() -> dict[str, Bench]:
     """By name; imported when they run, because some of them measure what an import costs."""
-    from bench import crf, data, search_efficiency
+    from bench import crf, data, ensemble, gpu_ladder, metrics, search_efficiency, training_step
 
-    return {"data": data.run, "crf": crf.run, "search": search_efficiency.run}
+    return {
+        "data": data.run,
+        "crf": crf.run,
+        "training_step": training_step.run,
+        "gpu_ladder": gpu_ladder.run,
+        "metrics": metrics.run,
+        "ensemble": ensemble.run,
+        "search": search_efficiency.run,
+    }
 
 
 def main(names: list[str]) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from trashseg.choice import Choice, Proposals, single
-from trashseg.counts import Counts, count_pixels
+from trashseg.counts import Counts
 from trashseg.data.coco import CocoDataset, rasterize
 from trashseg.data.folds import Folds
 from trashseg.device import Resources
@@ -32,7 +32,7 @@ from trashseg.fold_scores import score_folds
 from trashseg.manifest import Kind, write_manifest
 from trashseg.masks import cpu_pool
 from trashseg.member import load_member, member_scores
-from trashseg.metrics import Scores, scores_of
+from trashseg.metrics import Scores, SegmentationScores, scores_of
 from trashseg.pictures import encode_mask, write_mask
 from trashseg.postprocess import Decision, Evidence, decide, decide_by_fold, gather
 from trashseg.weighting import Weight, Weights, is_heard, split
@@ -164,20 +164,15 @@ def run_test(
         crf=decided.with_crf.crf,
         resources=resources,
     )
-    counts: dict[Kind, list[Counts]] = {kind: [] for kind in KINDS}
+    totals = {kind: SegmentationScores(test.classes) for kind in KINDS}
     for photo, masks in votes(pool, ensemble, test.photos):
         for kind in KINDS if test.labelled else ():
             truth, mask = rasterize(photo), getattr(masks, kind)
-            counts[kind].append(count_pixels(truth[None], mask[None], len(test.classes)))
+            totals[kind].update(torch.from_numpy(mask)[None], torch.from_numpy(truth)[None])
         chosen = getattr(masks, decided.chosen)
         write_mask(partial / "test_masks", photo.file_name, encode_mask(chosen))
         on_photo()
-    if not test.labelled:
-        return None
-    return {
-        kind: scores_of(torch.from_numpy(np.concatenate(found)), test.classes)
-        for kind, found in counts.items()
-    }
+    return {kind: total.scores() for kind, total in totals.items()} if test.labelled else None
 
 
 # --- reports -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trashseg.config import AveragingConfig
 
@@ -73,7 +73,26 @@ class StochasticAverage(WeightAverage):
     def after_epoch(self, trained: nn.Module, epoch: int, inputs: Iterable[Tensor]) -> None:
         if epoch > self._start:
             self._add(trained, 1 / (self.count + 1))
-            update_bn(inputs, self.network)
+            renew_statistics(inputs, self.network)
+
+
+def renew_statistics(inputs: Iterable[Tensor], network: nn.Module) -> None:
+    """The plain mean over `inputs` of what batch normalisation keeps of each. As torch's `update_bn`,
+    which asks the device for the number of batches, in every layer at every batch."""
+    momenta = {m: m.momentum for m in network.modules() if isinstance(m, _BatchNorm)}
+    if not momenta:
+        return
+    for layer in momenta:
+        layer.reset_running_stats()
+    was_training = network.training
+    network.train()
+    for batch, photos in enumerate(inputs, start=1):
+        for layer in momenta:
+            layer.momentum = 1 / batch
+        network(photos)
+    for layer, momentum in momenta.items():
+        layer.momentum = momentum
+    network.train(was_training)
 
 
 def build_average(config: AveragingConfig, trained: nn.Module, epochs: int) -> WeightAverage | None:

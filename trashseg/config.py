@@ -261,10 +261,14 @@ class TrainConfig(Section):
     """Largest L2 norm of the gradient; 0 does not clip."""
     metric: Literal["miou", "miou_image"] = "miou"
     """What the best epoch and the best trial are chosen by, on validation photos."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 autocast on CUDA devices that have it, else float32."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast on CUDA devices that have it, else float32. On GPUs `tf32` multiplies
+    with mantissas of 10 bits, `float32` with all 23."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """Memory layout of the network; `auto`: channels_last on CUDA, contiguous on CPU."""
+    compile: bool = False
+    """Whether torch.compile makes kernels for the network: some minutes of a trial's start, faster
+    steps on GPUs. Needs a C++ compiler, on GPUs Triton."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = CrossEntropyConfig()

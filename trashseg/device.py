@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import cv2
@@ -88,9 +89,23 @@ def place(model: nn.Module, config: TrainConfig, device: torch.device) -> None:
     model.to(memory_format=memory_format(config, device))
 
 
-def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+def set_precision(config: TrainConfig) -> None:
+    """How CUDA multiplies float32 numbers, in the whole process. Unless a precision is asked for it is
+    as torch has it: convolutions in TF32, matrix products not."""
+    convolutions = "ieee" if config.precision == "float32" else "tf32"
+    torch.backends.cudnn.conv.fp32_precision = convolutions  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if config.precision == "tf32" else "ieee"
+
+
+def compile_network(model: nn.Module, config: TrainConfig) -> None:
+    """In place, where it is asked for: names, weights and copies of it stay what they are."""
+    if config.compile:
+        model.compile()
+
+
+def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[None]:
     """bfloat16 where asked for, or where a CUDA device has it; on CPUs it is many times slower."""
     bfloat16 = config.precision == "bfloat16" or (
         config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16)
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else nullcontext()

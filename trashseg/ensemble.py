@@ -16,9 +16,9 @@ from trashseg.device import Resources
 from trashseg.errors import CheckpointError, DataError
 from trashseg.manifest import FILE, read_manifest
 from trashseg.masks import PhotoMasks, cpu_pool, photo_masks, stream
-from trashseg.member import Member, batched, load_member, probabilities
+from trashseg.member import Member, batched, load_member, view_softmax
 from trashseg.metrics import Scores, SegmentationScores
-from trashseg.tta import weighted_sum
+from trashseg.tta import add_upright
 from trashseg.views import views_of
 from trashseg.weighting import Weights, factors, is_by_class, to_probabilities
 
@@ -68,14 +68,12 @@ def vote(ensemble: Ensemble, images: list[NDArray[np.uint8]]) -> NDArray[np.floa
     (N, C, S, S), S the largest member's; one output of a network in memory at a time."""
     size = max(member.config.data.image_size for member in ensemble.members)
     views, device = views_of(ensemble.tta), ensemble.resources.device
-
-    def terms() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for member, weight in zip(ensemble.members, ensemble.weights, strict=True):
-            own = torch.from_numpy(factors(weight, len(views))).to(device)[:, None, None]
-            for view in views:
-                yield own, _at_size(probabilities(member, images, device, view), size)
-
-    total = weighted_sum(terms())
+    total = torch.zeros(len(images), len(ensemble.classes), size, size, device=device)
+    for member, weight in zip(ensemble.members, ensemble.weights, strict=True):
+        own = torch.from_numpy(factors(weight, len(views))).to(device)[:, None, None]
+        for view in views:
+            seen = _at_size(view_softmax(member, images, device, view), size)
+            add_upright(total, seen.mul_(own), view.transform)
     if is_by_class(ensemble.weights):
         return to_probabilities(total.cpu().numpy()).astype(np.float16)
     return total.half().cpu().numpy()

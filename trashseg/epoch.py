@@ -5,8 +5,12 @@ added up, so that the optimizer still makes one step a batch. That step is the w
 that are means over photos; Dice, Tversky, Lovasz and batch normalisation see the parts, and means are
 taken over the class weights and the labelled pixels of each. The first attempt's batch also stays in the
 running statistics of the layers that it reached.
+
+On a GPU no step waits for the one before it: its loss stays there until the epoch is over, and whatever
+a step needs to know of the truth is found out where the truth comes from, in the host's memory.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +64,7 @@ class Trainer:
     schedule: Schedule
     average: WeightAverage | None = None
     parts: int = 1  # that a batch is worked through in
-    last_finite: str = "none"  # the newest finite loss, and where it was
+    last_finite: str = "none"  # the newest finite loss that was looked at, and where it was
 
     @property
     def micro_batch(self) -> int:
@@ -74,15 +78,38 @@ class Trainer:
 
 
 def train_epoch(trainer: Trainer, epoch: int) -> float:
-    """One pass over the training photos; returns the mean loss of its steps."""
+    """One pass over the training photos; returns the mean loss of its steps. NonFiniteError, at the end
+    of the steps, where one of them had none."""
     trainer.model.train()
     freeze_encoder(trainer.model, epoch <= trainer.config.model.freeze_encoder_epochs)
     trainer.train_batches.epoch = epoch
-    total = torch.zeros((), device=trainer.resources.device)
-    for step, (images, masks) in enumerate(trainer.train_loader):
-        total += train_step(trainer, images, masks, where=f"epoch {epoch}, step {step}")
+    losses = train_steps(trainer, epoch).cpu()
+    check_finite(trainer, losses.tolist(), epoch)
     average_epoch(trainer, epoch)
-    return float(total) / len(trainer.train_batches)
+    return float(sum(losses)) / len(losses)
+
+
+def train_steps(trainer: Trainer, epoch: int) -> Tensor:
+    """The losses of an epoch's steps (S,) float32, on the device: no step waits for them."""
+    return torch.stack(
+        [
+            train_step(trainer, images, masks, where=f"epoch {epoch}, step {step}")
+            for step, (images, masks) in enumerate(trainer.train_loader)
+        ]
+    )
+
+
+def check_finite(trainer: Trainer, losses: list[float], epoch: int) -> None:
+    """Of the epoch's steps. A loss that is not spoils all weights after it, but only an epoch whose
+    losses all are is validated and saved."""
+    for step, loss in enumerate(losses):
+        where = f"epoch {epoch}, step {step}"
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"{where}: the loss is {loss} (last finite: {trainer.last_finite}): lower "
+                "optim.decoder_lr and optim.encoder_lr, or set clip_norm"
+            )
+        trainer.last_finite = f"{loss:.4g} in {where}"
 
 
 def freeze_encoder(model: nn.Module, frozen: bool) -> None:
@@ -97,7 +124,7 @@ def freeze_encoder(model: nn.Module, frozen: bool) -> None:
 
 def train_step(trainer: Trainer, images: Tensor, masks: Tensor, where: str) -> Tensor:
     """Gradients, clip, step, average; returns the loss, still on its device."""
-    while (loss := add_gradients(trainer, images, masks, where)) is None:
+    while (loss := add_gradients(trainer, images, masks)) is None:
         split_further(trainer, len(images), where)
     if trainer.config.clip_norm > 0:
         nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.config.clip_norm)
@@ -108,29 +135,19 @@ def train_step(trainer: Trainer, images: Tensor, masks: Tensor, where: str) -> T
     return loss
 
 
-def add_gradients(trainer: Trainer, images: Tensor, masks: Tensor, where: str) -> Tensor | None:
-    """Forward, check, backward, part by part; returns the batch's loss, None if memory ran out."""
+def add_gradients(trainer: Trainer, images: Tensor, masks: Tensor) -> Tensor | None:
+    """Forward and backward, part by part; returns the batch's loss, None if memory ran out."""
     trainer.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=trainer.resources.device)
     try:
         for part, truth in in_parts(trainer, images, masks):
-            logits, target = forward(trainer, trainer.model, part, truth)
-            loss = trainer.loss(logits, target) * (len(part) / len(images))
-            check_finite(trainer, loss, where)
+            logits = forward(trainer, trainer.model, part)
+            loss = trainer.loss(logits, truth) * (len(part) / len(images))
             torch.autograd.backward(loss)
             total += loss.detach()
     except torch.OutOfMemoryError:
         return None  # the caller goes on when this frame has let go of what it held
-    trainer.last_finite = f"{float(total):.4g} in {where}"
     return total
-
-
-def check_finite(trainer: Trainer, loss: Tensor, where: str) -> None:
-    if not torch.isfinite(loss):
-        raise NonFiniteError(
-            f"{where}: the loss is {float(loss.detach())} (last finite: {trainer.last_finite}): lower "
-            "optim.decoder_lr and optim.encoder_lr, or set clip_norm"
-        )
 
 
 def in_parts(trainer: Trainer, images: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -155,14 +172,12 @@ def split_further(trainer: Trainer, batch: int, where: str) -> None:
         torch.cuda.empty_cache()
 
 
-def forward(
-    trainer: Trainer, network: nn.Module, images: Tensor, masks: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Batch of uint8 to (logits (N, C, S, S) float32, target (N, S, S) long), on the device."""
+def forward(trainer: Trainer, network: nn.Module, images: Tensor) -> Tensor:
+    """Batch of uint8 to logits (N, C, S, S) float32 on the device."""
     inputs = network_inputs(trainer, images)
     with autocast(trainer.config, trainer.resources.device):
-        logits = network(inputs)
-    return logits.float(), masks.to(trainer.resources.device, non_blocking=True).long()
+        logits: Tensor = network(inputs)
+    return logits.float()
 
 
 def network_inputs(trainer: Trainer, images: Tensor) -> Tensor:
@@ -198,12 +213,11 @@ def evaluate(trainer: Trainer) -> tuple[Scores, float, dict[int, Tensor]]:
     predicted: dict[int, Tensor] = {}
     seen = 0
     for images, masks in trainer.val_loader:
-        while (answer := predict_batch(trainer, images, masks)) is None:
+        while (logits := predict_batch(trainer, images)) is None:
             split_further(trainer, len(images), where="validation")
-        logits, target = answer
         labels = logits.argmax(1)
-        totals.update(labels, target)
-        loss += trainer.loss(logits, target).double() * len(images)
+        totals.update(labels, masks.to(labels.device, non_blocking=True))
+        loss += trainer.loss(logits, masks).double() * len(images)
         for place in trainer.pictured:
             if seen <= place < seen + len(images):
                 predicted[place] = labels[place - seen].to(torch.uint8)
@@ -211,14 +225,11 @@ def evaluate(trainer: Trainer) -> tuple[Scores, float, dict[int, Tensor]]:
     return totals.scores(), float(loss) / seen, predicted
 
 
-def predict_batch(trainer: Trainer, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Logits and target of the whole batch, part by part; None if memory ran out."""
+def predict_batch(trainer: Trainer, images: Tensor) -> Tensor | None:
+    """Logits of the whole batch, part by part; None if memory ran out."""
     try:
-        network = trainer.validated
-        parts = [forward(trainer, network, *part) for part in in_parts(trainer, images, masks)]
-        return torch.cat([logits for logits, _ in parts]), torch.cat(
-            [target for _, target in parts]
-        )
+        parts = images.tensor_split(min(trainer.parts, len(images)))
+        return torch.cat([forward(trainer, trainer.validated, part) for part in parts])
     except torch.OutOfMemoryError:
         return None
 

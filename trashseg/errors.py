@@ -22,7 +22,7 @@ class CheckpointError(TrashSegError):
 
 
 class NonFiniteError(TrashSegError):
-    """The loss became NaN or infinite; training stopped before the weights were touched."""
+    """The loss became NaN or infinite in an epoch, of which nothing is kept."""
 
 
 class MemoryShortError(TrashSegError):

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,21 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, tree: Any) -> None:
     write_text(path, json.dumps(tree, indent=1, ensure_ascii=False))
+
+
+@contextmanager
+def json_list(path: Path) -> Iterator[Callable[[Any], None]]:
+    """What adds an entry, a line each, to the list that `path` will hold: none stays in memory."""
+    with path.open("w", encoding="utf-8") as file:
+        before = "[\n"
+
+        def add(entry: Any) -> None:
+            nonlocal before
+            file.write(before + json.dumps(entry, ensure_ascii=False))
+            before = ",\n"
+
+        yield add
+        file.write("[]" if before == "[\n" else "\n]")
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

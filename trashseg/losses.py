@@ -1,4 +1,7 @@
-"""The losses: logits (N, C, H, W) float and truth (N, H, W) long to one float.
+"""The losses: logits (N, C, H, W) float and truth (N, H, W) of any integer type to one float.
+
+The truth may stay in the host's memory when the logits are on a GPU, and does in training: what depends
+on it (which pixels are labelled, which classes there are) is then known without waiting for the GPU.
 
 Pixel-wise terms average over all pixels of the batch (weighted where classes have weights). The others
 count every class alike, so they take no class weights: Dice and Tversky are smp's, on softmax over the
@@ -14,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss, TverskyLoss
+from segmentation_models_pytorch.losses import DiceLoss, TverskyLoss
 from torch import Tensor
 
 from trashseg.config_loss import LossConfig
@@ -42,20 +45,29 @@ def class_weights(kind: str, class_pixels: NDArray[Any]) -> Tensor | None:
 
 
 def on_labelled(loss: Loss) -> Loss:
-    """`loss`, for which a batch is no more than the set of its pixels, without those to be ignored."""
+    """`loss`, for which a batch is no more than the set of its pixels, without those to be ignored; it
+    gets a truth that is long and where the logits are."""
 
-    def of_labelled(logits: Tensor, target: Tensor) -> Tensor:
-        labelled = target != IGNORED
-        if labelled.all():
-            return loss(logits, target)
-        if not labelled.any():
-            return nothing(logits)
-        pixels = logits.movedim(1, -1)[labelled]  # (P, C)
-        return loss(
-            pixels.T[None, :, None], target[labelled][None, None]
-        )  # (1, C, 1, P), (1, 1, P)
+    def of_labelled(logits: Tensor, truth: Tensor) -> Tensor:
+        pixels, classes = labelled_pixels(logits, truth)
+        return loss(pixels, classes_at(pixels, classes)) if classes.numel() else nothing(logits)
 
     return of_labelled
+
+
+def labelled_pixels(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as they are where no pixel is IGNORED, else those that are not: (1, C, 1, P), (1, 1, P)."""
+    labelled = truth != IGNORED
+    if labelled.all():
+        return logits, truth
+    places = labelled.flatten().nonzero().squeeze(1)  # (P,), found where the truth is
+    pixels = logits.movedim(1, -1).flatten(0, -2)[places.to(logits.device, non_blocking=True)]
+    return pixels.T[None, :, None], truth[labelled][None, None]
+
+
+def classes_at(logits: Tensor, truth: Tensor) -> Tensor:
+    """The truth as torch's losses take it: long, and where the logits are."""
+    return truth.to(logits.device, non_blocking=True).long()
 
 
 def nothing(logits: Tensor) -> Tensor:
@@ -97,98 +109,117 @@ def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, one_hot.to(logits.dtype))
 
 
-def ssim(logits: Tensor, target: Tensor) -> Tensor:
+def ssim(logits: Tensor, truth: Tensor) -> Tensor:
     """1 - the mean structural similarity of softmax and one-hot truth: 0 to 2."""
-    if (target == IGNORED).all():
+    if (truth == IGNORED).all():
         return nothing(logits)
-    return 1 - structural_similarity(logits.softmax(dim=1), target)
+    return 1 - structural_similarity(logits.softmax(dim=1), truth)
+
+
+def lovasz(logits: Tensor, truth: Tensor) -> Tensor:
+    """Lovasz-softmax (Berman et al. 2018, eq. 11 and algorithm 1), averaged over the classes that are
+    in the truth; smp's asks the device for each class whether it is."""
+    pixels, classes = labelled_pixels(logits, truth)
+    present = classes.flatten().bincount().nonzero().flatten().tolist()
+    probabilities = pixels.softmax(dim=1).movedim(1, -1).flatten(0, -2)  # (P, C)
+    target = classes_at(pixels, classes).flatten()  # (P,)
+    costs = [iou_lost(probabilities[:, index], (target == index).float()) for index in present]
+    return sum(costs[1:], costs[0]) / len(costs) if costs else nothing(logits)
+
+
+def iou_lost(probability: Tensor, truth: Tensor) -> Tensor:
+    """Of one class: its errors (P,), largest first, each times the IoU that it costs after those before
+    it; the truth (P,) is 0 or 1."""
+    errors, order = (truth - probability).abs().sort(descending=True)
+    hit = truth[order]
+    left = hit.sum() - hit.cumsum(0)
+    lost = 1 - left / (hit.sum() + (1 - hit).cumsum(0))
+    return torch.dot(errors, torch.cat([lost[:1], lost.diff()]))
 
 
 def _cross_entropy(config: Any, weights: Tensor | None) -> Loss:
     smoothing = config.label_smoothing
-    return on_labelled(
-        lambda logits, target: F.cross_entropy(
-            logits, target, weight=weights, label_smoothing=smoothing
-        )
+    return lambda logits, target: F.cross_entropy(
+        logits, target, weight=weights, label_smoothing=smoothing
     )
 
 
 def _ce_l1(config: Any, weights: Tensor | None) -> Loss:
     cross_entropy = _cross_entropy(config, weights)
-    return on_labelled(
-        lambda logits, target: cross_entropy(logits, target) + config.l1_weight * l1(logits, target)
+    return lambda logits, target: (
+        cross_entropy(logits, target) + config.l1_weight * l1(logits, target)
     )
 
 
 def _focal(config: Any, weights: Tensor | None) -> Loss:
-    return on_labelled(lambda logits, target: focal(logits, target, config.gamma, weights))
+    return lambda logits, target: focal(logits, target, config.gamma, weights)
 
 
 def _dice(config: Any) -> Loss:
-    return on_labelled(DiceLoss(mode="multiclass", from_logits=True, smooth=config.smooth))
+    loss: Loss = DiceLoss(mode="multiclass", from_logits=True, smooth=config.smooth)
+    return loss
 
 
 def _tversky(config: Any) -> Loss:
     """Salehi et al. 2017; smp's alpha weighs false positives."""
-    return on_labelled(
-        TverskyLoss(
-            mode="multiclass", smooth=config.smooth, alpha=1 - config.beta, beta=config.beta
-        )
+    loss: Loss = TverskyLoss(
+        mode="multiclass", smooth=config.smooth, alpha=1 - config.beta, beta=config.beta
     )
+    return loss
+
+
+def _with_dice(config: Any, other: Loss) -> Loss:
+    dice, share = _dice(config), config.dice_weight
+    return lambda logits, target: share * dice(logits, target) + (1 - share) * other(logits, target)
+
+
+def _topk(config: Any) -> Loss:
+    return lambda logits, target: topk_cross_entropy(logits, target, config.topk_percent)
 
 
 def _lovasz(config: Any) -> Loss:
-    """Lovasz-softmax (Berman et al. 2018); smp's takes the softmax itself."""
-    lovasz = on_labelled(LovaszLoss(mode="multiclass"))
     return _mean_over_photos(lovasz) if config.per_image else lovasz
 
 
 def _mean_over_photos(loss: Loss) -> Loss:
     """The mean of the loss of each photo that has labelled pixels."""
 
-    def of_photos(logits: Tensor, target: Tensor) -> Tensor:
-        photos = [place for place, truth in enumerate(target) if (truth != IGNORED).any()]
-        losses = [loss(logits[p : p + 1], target[p : p + 1]) for p in photos]
+    def of_photos(logits: Tensor, truth: Tensor) -> Tensor:
+        photos = (truth != IGNORED).flatten(1).any(1).nonzero().flatten().tolist()
+        losses = [loss(logits[p : p + 1], truth[p : p + 1]) for p in photos]
         return sum(losses, nothing(logits)) / max(1, len(losses))
 
     return of_photos
 
 
-def _with_dice(config: Any, other: Loss) -> Loss:
-    dice, share = _dice(config), config.dice_weight
-    return on_labelled(
-        lambda logits, target: share * dice(logits, target) + (1 - share) * other(logits, target)
-    )
-
-
 def _sum(config: Any, weights: Tensor | None) -> Loss:
     terms = [(weight, TERMS[name](config, weights)) for name, weight in config.term_weights.items()]
-    return lambda logits, target: torch.stack(
-        [weight * term(logits, target) for weight, term in terms]
+    return lambda logits, truth: torch.stack(
+        [weight * term(logits, truth) for weight, term in terms]
     ).sum()
 
 
-TERMS: dict[str, Callable[[Any, Tensor | None], Loss]] = {  # of a sum
-    "ce": _cross_entropy,
-    "dice": lambda config, weights: _dice(config),
+Build = Callable[[Any, Tensor | None], Loss]  # from the configuration and the class weights
+
+TERMS: dict[str, Build] = {  # of a sum
+    "ce": lambda config, weights: on_labelled(_cross_entropy(config, weights)),
+    "dice": lambda config, weights: on_labelled(_dice(config)),
     "ssim": lambda config, weights: ssim,
-    "focal": _focal,
+    "focal": lambda config, weights: on_labelled(_focal(config, weights)),
     "lovasz": lambda config, weights: _lovasz(config),
-    "tversky": lambda config, weights: _tversky(config),
+    "tversky": lambda config, weights: on_labelled(_tversky(config)),
 }
 
-LOSSES: dict[str, Callable[[Any, Tensor | None], Loss]] = {
-    "cross_entropy": _cross_entropy,
-    "focal": _focal,
-    "ce_l1": _ce_l1,
-    "dice": lambda config, weights: _dice(config),
-    "dice_topk": lambda config, weights: _with_dice(
-        config, lambda logits, target: topk_cross_entropy(logits, target, config.topk_percent)
-    ),
-    "dice_focal": lambda config, weights: _with_dice(config, _focal(config, None)),
-    "dice_bce": lambda config, weights: _with_dice(config, binary_cross_entropy),
-    "lovasz": lambda config, weights: _lovasz(config),
-    "tversky": lambda config, weights: _tversky(config),
-    "ssim": lambda config, weights: ssim,
+LOSSES: dict[str, Build] = {
+    "cross_entropy": TERMS["ce"],
+    "focal": TERMS["focal"],
+    "ce_l1": lambda config, weights: on_labelled(_ce_l1(config, weights)),
+    "dice": TERMS["dice"],
+    "dice_topk": lambda config, weights: on_labelled(_with_dice(config, _topk(config))),
+    "dice_focal": lambda config, weights: on_labelled(_with_dice(config, _focal(config, None))),
+    "dice_bce": lambda config, weights: on_labelled(_with_dice(config, binary_cross_entropy)),
+    "lovasz": TERMS["lovasz"],
+    "tversky": TERMS["tversky"],
+    "ssim": TERMS["ssim"],
     "sum": _sum,
 }

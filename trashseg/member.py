@@ -39,7 +39,7 @@ from trashseg.metrics import Scores, SegmentationScores
 from trashseg.models import build_model
 from trashseg.oof import oof_file, oof_folder, resize_probabilities
 from trashseg.train import FoldTraining, Metrics
-from trashseg.tta import view_softmax
+from trashseg.tta import TRANSFORMS, add_upright
 from trashseg.views import PLAIN, View
 
 BEST, LAST = "model.safetensors", "last.safetensors"
@@ -170,23 +170,36 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 @torch.inference_mode()
+def view_softmax(
+    member: Member, images: list[NDArray[np.uint8]], device: torch.device, view: View
+) -> torch.Tensor:
+    """Photos (H, W, 3) of any sizes to softmax (N, C, S, S) float32, S the member's image size, as the
+    view shows them: `add_upright` puts it back. What is resized is the softmax: it still sums to 1."""
+    size, side = member.config.data.image_size, view.side(member.config.data.image_size)
+    show = TRANSFORMS[view.transform]
+    seen = [show(resize_photo(image, side).transpose(2, 0, 1)) for image in images]
+    batch = torch.from_numpy(np.stack(seen))  # (N, 3, s, s)
+    inputs = normalize(batch.to(device), member.config.data.normalize)
+    member.model.eval()
+    with autocast(member.config, device):
+        logits = member.model(inputs.contiguous(memory_format=memory_format(member.config, device)))
+    softmax: torch.Tensor = logits.float().softmax(dim=1)
+    if side == size:
+        return softmax
+    return torch.nn.functional.interpolate(softmax, (size, size), mode="bilinear")
+
+
+@torch.inference_mode()
 def probabilities(
     member: Member, images: list[NDArray[np.uint8]], device: torch.device, view: View = PLAIN
 ) -> torch.Tensor:
-    """Photos (H, W, 3) of any sizes to softmax (N, C, S, S) float32, S the member's image size."""
-    size = member.config.data.image_size
-    seen = [resize_photo(image, view.side(size)) for image in images]
-    batch = torch.from_numpy(np.stack(seen).transpose(0, 3, 1, 2))  # (N, 3, s, s)
-    inputs = normalize(batch.to(device), member.config.data.normalize)
-    member.model.eval()
-
-    def network(photos: torch.Tensor) -> torch.Tensor:
-        photos = photos.contiguous(memory_format=memory_format(member.config, device))
-        with autocast(member.config, device):
-            logits: torch.Tensor = member.model(photos)
-        return logits
-
-    return view_softmax(network, inputs, view.transform, size)
+    """`view_softmax`, upright."""
+    seen = view_softmax(member, images, device, view)
+    if view.transform == "identity":
+        return seen
+    upright = torch.zeros(seen.shape, device=device)
+    add_upright(upright, seen, view.transform)
+    return upright
 
 
 def score_out_of_fold(

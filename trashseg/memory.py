@@ -6,7 +6,14 @@ import torch
 from trashseg.augment import normalize
 from trashseg.averaging import build_average
 from trashseg.config import TrainConfig
-from trashseg.device import Resources, autocast, memory_format, place
+from trashseg.device import (
+    Resources,
+    autocast,
+    compile_network,
+    memory_format,
+    place,
+    set_precision,
+)
 from trashseg.errors import ResourceError
 from trashseg.losses import build_loss
 from trashseg.models import build_model
@@ -25,11 +32,13 @@ def peak_share(config: TrainConfig, classes: int, resources: Resources) -> float
         raise ResourceError("a trial's memory can be measured on a GPU only: there is none")
     resources.claim()
     torch.cuda.reset_peak_memory_stats(device)
+    set_precision(config)
     model = build_model(config.model, classes, pretrained=False)
     place(model, config, device)
     model.train()
     optimizer = build_optimizer(config.optim, model)
     average = build_average(config.averaging, model, config.epochs)
+    compile_network(model, config)
     loss = build_loss(config.loss, np.ones(classes, dtype=np.int64), device)
     size = (config.batch_size, config.data.image_size, config.data.image_size)
     for _ in range(STEPS):

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trashseg.counts import count_pixels
+
 Scores = dict[str, Any]
 
 
@@ -28,13 +30,11 @@ class SegmentationScores:
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
         """Add photos: class indices (N, H, W), any integer dtype, both on this object's device."""
-        images, count = predicted.shape[0], len(self._classes)
-        cell = target.long() * count + predicted.long()  # (N, H, W)
-        cell += torch.arange(images, device=cell.device).view(-1, 1, 1) * count**2
-        flat = cell.flatten()
-        counts = torch.zeros(images * count**2, dtype=torch.int64, device=cell.device)
-        counts.scatter_add_(0, flat, torch.ones_like(flat))  # bincount would wait for the device
-        self.add(counts.view(images, count, count))
+        if predicted.device.type == "cpu":
+            counts = count_pixels(target.numpy(), predicted.numpy(), len(self._classes))
+            self.add(torch.from_numpy(counts))
+        else:
+            self.add(count_on_device(predicted, target, len(self._classes)))
 
     def add(self, per_image: Tensor) -> None:
         """Add photos by their confusion matrices (N, C, C) int64."""
@@ -59,6 +59,18 @@ class SegmentationScores:
             },
             "images": self._images,
         }
+
+
+def count_on_device(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Class indices (N, H, W), any integer dtype, to (N, C, C) int64, without waiting for the device,
+    as `bincount` would. On CPUs numpy's `bincount` takes an eighth of the time (trashseg/counts.py)."""
+    images = predicted.shape[0]
+    cell = target.long() * classes + predicted.long()  # (N, H, W)
+    cell += torch.arange(images, device=cell.device).view(-1, 1, 1) * classes**2
+    flat = cell.flatten()
+    counts = torch.zeros(images * classes**2, dtype=torch.int64, device=cell.device)
+    counts.scatter_add_(0, flat, torch.ones_like(flat))
+    return counts.view(images, classes, classes)
 
 
 def scores_of(per_image: Tensor, classes: Sequence[str]) -> Scores:

@@ -8,7 +8,6 @@ OUT/classes.json         what the numbers in the masks mean, and their colours i
 """
 
 import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from pycocotools import mask as coco_mask
 from trashseg.data.coco import Photo, read_photo
 from trashseg.data.unlabelled import find_photos
 from trashseg.ensemble import Ensemble, predict_photos
-from trashseg.files import new_folder, write_json, write_text
+from trashseg.files import json_list, new_folder, write_json
 from trashseg.masks import PhotoMasks
 from trashseg.pictures import encode_mask, overlay, palette, write_image, write_mask
 
@@ -32,32 +31,32 @@ def predict(
     ensemble: Ensemble, images: Path, out: Path, on_photo: Callable[[], None] = lambda: None
 ) -> int:
     """Write the files above into `out`, which must be new; returns the number of photos."""
-    photos = find_photos(images)
-    results: list[dict[str, Any]] = []
-    submission = io.StringIO()
-    writer = csv.writer(submission, lineterminator="\n")
-    writer.writerow(["image_id", "PredictionString"])
-    classes = len(ensemble.classes)
-    with new_folder(out) as partial:
+    photos, classes = find_photos(images), len(ensemble.classes)
+    with (
+        new_folder(out) as partial,
+        json_list(partial / "predictions.json") as write_result,
+        (partial / "submission.csv").open("w", encoding="utf-8") as submission,
+    ):
+        writer = csv.writer(submission, lineterminator="\n")
+        writer.writerow(["image_id", "PredictionString"])
         for photo, masks in predict_photos(ensemble, photos):
             write_mask(partial / "masks", photo.file_name, encode_mask(masks.final))
             picture = overlay(read_photo(photo.path), masks.final, classes)
             write_image(partial / "overlays" / Path(photo.file_name).with_suffix(".jpg"), picture)
-            results += coco_results(photo, masks, ensemble.members[0].category_ids)
+            for result in coco_results(photo, masks, ensemble.members[0].category_ids):
+                write_result(result)
             writer.writerow([photo.file_name, prediction_string(masks.final)])
             on_photo()
-        write_json(partial / "predictions.json", results)
-        write_text(partial / "submission.csv", submission.getvalue())
-        write_json(
-            partial / "classes.json",
-            [
-                {"value": value, "name": name, "rgb": colour}
-                for value, (name, colour) in enumerate(
-                    zip(ensemble.classes, palette(classes).tolist(), strict=True)
-                )
-            ],
-        )
+        write_json(partial / "classes.json", describe_classes(ensemble.classes))
     return len(photos)
+
+
+def describe_classes(classes: Sequence[str]) -> list[dict[str, Any]]:
+    colours = palette(len(classes)).tolist()
+    return [
+        {"value": value, "name": name, "rgb": colour}
+        for value, (name, colour) in enumerate(zip(classes, colours, strict=True))
+    ]
 
 
 def coco_results(

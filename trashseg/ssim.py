@@ -15,14 +15,17 @@ C1, C2 = 0.01**2, 0.03**2  # the paper's constants for values in [0, 1]
 
 def structural_similarity(probabilities: Tensor, target: Tensor) -> Tensor:
     """Mean over photos, classes and pixels of the SSIM of `probabilities` (N, C, H, W), float in [0, 1],
-    and the one-hot `target` (N, H, W), long; one float in [-1, 1], 1 where they are equal.
+    and the one-hot `target` (N, H, W) of any integer type, which may be in the host's memory; one float
+    in [-1, 1], 1 where they are equal.
 
     Pixels that are IGNORED are as those beyond the border: no window sees them. One must be left.
     """
-    labelled = target != IGNORED
-    whole = bool(labelled.all())
-    mean = local_mean if whole else _mean_over(labelled.unsqueeze(1).to(probabilities.dtype))
-    truth = F.one_hot(target.where(labelled, 0), probabilities.shape[1])
+    whole = not (target == IGNORED).any()  # where the target is: no GPU is waited for
+    target = target.to(probabilities.device, non_blocking=True)
+    seen = (target != IGNORED).unsqueeze(1).to(probabilities.dtype)  # (N, 1, H, W)
+    mean = local_mean if whole else _mean_over(seen)
+    classes = target.where(target != IGNORED, 0).long()
+    truth = F.one_hot(classes, probabilities.shape[1])
     truth = truth.permute(0, 3, 1, 2).to(probabilities.dtype)  # (N, C, H, W)
     mean_p, mean_t = mean(probabilities), mean(truth)
     variance_p = mean(probabilities.square()) - mean_p.square()
@@ -31,7 +34,9 @@ def structural_similarity(probabilities: Tensor, target: Tensor) -> Tensor:
     luminance = (2 * mean_p * mean_t + C1) / (mean_p.square() + mean_t.square() + C1)
     structure = (2 * covariance + C2) / (variance_p + variance_t + C2)
     similarity = luminance * structure
-    return similarity.mean() if whole else similarity.movedim(1, -1)[labelled].mean()
+    if whole:
+        return similarity.mean()
+    return (similarity * seen).sum() / (seen.sum() * probabilities.shape[1])
 
 
 def _mean_over(seen: Tensor) -> Callable[[Tensor], Tensor]:

@@ -27,9 +27,11 @@ from trashseg.data.pseudo_labels import PseudoLabels
 from trashseg.data.sampling import photo_weights, with_pseudo_labelled
 from trashseg.device import (
     Resources,
+    compile_network,
     make_deterministic,
     place,
     random_state,
+    set_precision,
     set_random_state,
 )
 from trashseg.epoch import Trainer, draw, evaluate, train_epoch
@@ -202,6 +204,7 @@ def build_trainer(
     assert (pseudo is None) == (config.pseudo.name == "none"), "rounds.py makes the labels"
     resources.claim()
     make_deterministic(config.seed, resources.device)
+    set_precision(config)
     check_fits(config, folds, fold)
     cache = open_cache(dataset, config.data.image_size)
     train_positions, val_positions = folds.split(fold)
@@ -220,6 +223,8 @@ def build_trainer(
     model = build_model(config.model, len(dataset.classes))
     place(model, config, resources.device)
     optimizer = build_optimizer(config.optim, model)
+    average = build_average(config.averaging, model, config.epochs)
+    compile_network(model, config)
     return Trainer(
         config=config,
         resources=resources,
@@ -234,7 +239,7 @@ def build_trainer(
         loss=build_loss(config.loss, class_pixels.sum(axis=0), resources.device),
         optimizer=optimizer,
         schedule=Schedule(config.schedule, optimizer, config.epochs, len(train_batches)),
-        average=build_average(config.averaging, model, config.epochs),
+        average=average,
     )
 
 

@@ -1,55 +1,48 @@
-"""Test-time augmentation: a photo seen mirrored, turned or at another size, and its softmax put back.
+"""Test-time augmentation: a photo seen mirrored or turned, and what is said of it put back.
 
-Mirroring and turning by right angles move pixels without mixing them, so that undoing them is exact.
+Mirroring and turning by right angles move pixels without mixing them, so that undoing them is exact. No
+pixel is copied for it: numpy looks at an array backwards or turned by its strides alone.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trashseg.config import ViewName
 
-
-@dataclass(frozen=True)
-class Transform:
-    """What is done to photos (..., S, S), and what undoes it; both keep the shape."""
-
-    apply: Callable[[Tensor], Tensor]
-    undo: Callable[[Tensor], Tensor]
-
-
-TRANSFORMS: dict[ViewName, Transform] = {
-    "identity": Transform(lambda x: x, lambda x: x),
-    "horizontal_flip": Transform(lambda x: x.flip(-1), lambda x: x.flip(-1)),
-    "vertical_flip": Transform(lambda x: x.flip(-2), lambda x: x.flip(-2)),
-    "rotate_90": Transform(lambda x: x.rot90(1, (-2, -1)), lambda x: x.rot90(-1, (-2, -1))),
-    "rotate_180": Transform(lambda x: x.flip(-2, -1), lambda x: x.flip(-2, -1)),
-    "rotate_270": Transform(lambda x: x.rot90(-1, (-2, -1)), lambda x: x.rot90(1, (-2, -1))),
+Array = NDArray[Any]
+TRANSFORMS: dict[ViewName, Callable[[Array], Array]] = {
+    "identity": lambda x: x,
+    "horizontal_flip": lambda x: x[..., ::-1],
+    "vertical_flip": lambda x: x[..., ::-1, :],
+    "rotate_90": lambda x: np.rot90(x, 1, (-2, -1)),
+    "rotate_180": lambda x: x[..., ::-1, ::-1],
+    "rotate_270": lambda x: np.rot90(x, -1, (-2, -1)),
 }
+"""What a network sees of photos (..., S, S): views of their memory."""
 
 
-def view_softmax(
-    network: Callable[[Tensor], Tensor], images: Tensor, transform: ViewName, size: int
-) -> Tensor:
-    """Normalised photos (N, 3, s, s) to softmax (N, C, size, size) float32, upright again.
+def add_upright(total: Tensor, seen: Tensor, transform: ViewName) -> None:
+    """total += what a network said of photos that it saw so, put upright; both (N, C, S, S) float32 on
+    one device.
 
-    `network` gives logits (N, C, s, s) of any float type. What is resized is the softmax: it still
-    sums to 1 in every pixel.
+    It is the sum that is turned, not what is added to it. torch cannot look at a tensor backwards, so
+    that on a GPU each pixel's place in the sum is written down instead.
     """
-    view = TRANSFORMS[transform]
-    softmax = view.undo(network(view.apply(images)).float().softmax(dim=1))
-    if softmax.shape[-1] == size:
-        return softmax
-    return torch.nn.functional.interpolate(softmax, (size, size), mode="bilinear")
+    if total.device.type == "cpu":
+        turned = TRANSFORMS[transform](total.numpy())
+        np.add(turned, seen.numpy(), out=turned)
+    else:
+        add_by_place(total, seen, transform)
 
 
-def weighted_sum(terms: Iterable[tuple[float | Tensor, Tensor]]) -> Tensor:
-    """Sum of weight * tensor; the tensors are used up, one and the sum in memory at a time."""
-    total: Tensor | None = None
-    for weight, tensor in terms:
-        tensor.mul_(weight)
-        total = tensor if total is None else total.add_(tensor)
-    assert total is not None, "there is at least one view of one network"
-    return total
+def add_by_place(total: Tensor, seen: Tensor, transform: ViewName) -> None:
+    """`add_upright` on any device; on a CPU it is slow."""
+    photos, classes, side, _ = total.shape
+    places = TRANSFORMS[transform](np.arange(side**2).reshape(side, side)).ravel()
+    index = torch.from_numpy(places).to(total.device)
+    total.view(photos, classes, -1).index_add_(2, index, seen.flatten(2))

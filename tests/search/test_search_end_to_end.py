@@ -268,7 +268,7 @@ def test_a_failed_trial_keeps_its_traceback(searched: Searched) -> None:
     run = searched.trial_run(3)
     assert "traceback.txt" in searched.artifacts(run)
     text = Path(searched.client.download_artifacts(run.info.run_id, "traceback.txt")).read_text()
-    assert ", in train_step" in text
+    assert ", in train_epoch" in text
     assert "NonFiniteError: epoch 1, step " in text
     assert "lower optim.decoder_lr" in text
     assert "NonFiniteError" in run.data.tags["state"]

@@ -197,6 +197,16 @@ def test_a_members_view_is_what_it_says_of_the_photo_that_is_seen_so(
     np.testing.assert_allclose(seen.numpy(), plain.numpy()[..., ::-1], atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.25, 2.0])
+def test_a_scale_keeps_the_shape_and_the_sum_of_the_softmax(trained: Trained, scale: float) -> None:
+    device = trained.resources.device
+    member = load_member(trained.models[0].folder, device)
+    photo = read_photo(trained.dataset.photos[0].path)
+    softmax = probabilities(member, [photo], device, View("rotate_90", scale))
+    assert softmax.shape == (1, 12, 64, 64)
+    torch.testing.assert_close(softmax.sum(1), torch.ones(1, 64, 64))
+
+
 def test_views_are_kept_once_beside_the_plain_votes(trained: Trained, tmp_path: Path) -> None:
     model = FoldModel(
         0, 0, Path(shutil.copytree(trained.models[0].folder, tmp_path / "0/0")), trained.models[0].config

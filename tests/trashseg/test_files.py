@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trashseg.errors import TrashSegError
-from trashseg.files import new_folder, write_bytes, write_json, write_text
+from trashseg.files import json_list, new_folder, write_bytes, write_json, write_text
 
 
 def _names(folder: Path) -> list[str]:
@@ -32,6 +32,14 @@ def test_json_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path: Path) -
         write_json(tmp_path / "a.json", {"a": object()})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"ß": [1, None]}
     assert _names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("entries", [[], [{"ß": 1}], [1, [2], None]])
+def test_a_json_list_holds_what_was_added(entries: list[object], tmp_path: Path) -> None:
+    with json_list(tmp_path / "a.json") as add:
+        for entry in entries:
+            add(entry)
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == entries
 
 
 def test_a_new_folder_appears_when_its_block_ends(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from trashseg.metrics import SegmentationScores, class_iou, mean_iou
+from trashseg.counts import count_pixels
+from trashseg.metrics import SegmentationScores, class_iou, count_on_device, mean_iou
 
 # photo A: truth 0 0 1 1, predicted 0 1 1 1;  photo B: truth 0 0 0 0, predicted 0 0 0 2
 TRUTH = torch.tensor([[[0, 0, 1, 1]], [[0, 0, 0, 0]]])  # (2, 1, 4)
@@ -124,6 +125,27 @@ def test_scores_equal_those_of_a_naive_loop(pair: NDArray[np.uint8]) -> None:
     assert result["miou"] == pytest.approx(_naive_miou(predicted, truth))
     assert result["miou_image"] == pytest.approx(sum(per_photo) / len(per_photo))
     assert result["pixel_accuracy"] == pytest.approx(float((predicted == truth).mean()))
+
+
+@given(pair=pairs)
+@settings(deadline=None)
+def test_pixels_are_counted_alike_on_every_device(pair: NDArray[np.uint8]) -> None:
+    truth, predicted = pair
+    counted = count_pixels(truth, predicted, CLASSES)
+    tensors = torch.from_numpy(predicted).long(), torch.from_numpy(truth)
+    assert torch.equal(count_on_device(*tensors, CLASSES), torch.from_numpy(counted))
+
+
+@pytest.mark.parametrize("shape", [(2, 256, 256), (2, 257, 257), (1, 300, 257)])
+@pytest.mark.parametrize("classes", [2, 16, 17])
+def test_large_photos_are_counted_as_small_ones_are(shape: tuple[int, ...], classes: int) -> None:
+    """From 2^16 pixels on two are counted at once, where their number is even and cells fit 8 bits."""
+    truth, predicted = np.random.default_rng(0).integers(0, classes, (2, *shape))
+    truth[0, 0, :7] = classes - 1
+    expected = np.zeros((shape[0], classes, classes), dtype=np.int64)
+    for photo, (true, said) in enumerate(zip(truth, predicted, strict=True)):
+        np.add.at(expected[photo], (true.ravel(), said.ravel()), 1)
+    assert np.array_equal(count_pixels(truth.astype(np.uint8), predicted, classes), expected)
 
 
 @given(pair=pairs, cut=st.integers(0, 5))

@@ -274,7 +274,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
     for parts in (1, 2, 4, 3):  # of eight photos: 8, 4 + 4, 2 + 2 + 2 + 2, 3 + 3 + 2
         trainer = make_trainer(sample, room=8)
         trainer.parts = parts
-        loss = add_gradients(trainer, *batch, where="here")
+        loss = add_gradients(trainer, *batch)
         assert loss is not None
         gradients.append((loss, [p.grad for p in trainer.model.parameters()]))
     for loss, gradient in gradients[1:]:
@@ -301,12 +301,12 @@ def test_validation_that_runs_out_of_memory_goes_on_in_parts_too(
     sample: Path, batch: tuple[Tensor, Tensor]
 ) -> None:
     whole = make_trainer(sample, room=8)
-    answer = predict_batch(whole, *batch)
+    answer = predict_batch(whole, batch[0])
     assert answer is not None
     trainer = make_trainer(sample, room=4)
-    assert predict_batch(trainer, *batch) is None
+    assert predict_batch(trainer, batch[0]) is None
     split_further(trainer, 8, where="validation")
-    in_parts = predict_batch(trainer, *batch)
+    in_parts = predict_batch(trainer, batch[0])
     assert in_parts is not None
     torch.testing.assert_close(in_parts, answer)
 
@@ -338,25 +338,90 @@ def room_for_four(model: nn.Module, inputs: tuple[Tensor]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
+# --- precision and compiled kernels ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("precision", "convolutions", "products"),
+    [
+        ("auto", "tf32", "ieee"),
+        ("float32", "ieee", "ieee"),
+        ("tf32", "tf32", "tf32"),
+        ("bfloat16", "tf32", "ieee"),
+    ],
+)
+def test_a_trainers_precision_holds_in_its_process_whatever_was_asked_for_before(
+    precision: str, convolutions: str, products: str, sample: Path
+) -> None:
+    make_trainer(sample, room=8, precision="float32" if precision == "tf32" else "tf32")
+    make_trainer(sample, room=8, precision=precision)
+    assert torch.backends.cudnn.conv.fp32_precision == convolutions  # type: ignore[attr-defined]
+    assert torch.backends.cuda.matmul.fp32_precision == products
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_network_is_compiled_where_that_is_asked_for_and_its_average_never(
+    compiled: bool, sample: Path
+) -> None:
+    """Compiling itself comes with the first batch, and would take minutes here."""
+    dataset = load_coco(sample)
+    config = make_config(compile=compiled, averaging={"name": "ema"})
+    trainer = build_trainer(config, dataset, stratify(dataset, 5, 0), 0, RESOURCES)
+    assert trainer.average is not None
+    plain = build_trainer(make_config(), dataset, stratify(dataset, 5, 0), 0, RESOURCES)
+    assert trainer.model.state_dict().keys() == plain.model.state_dict().keys()
+    assert (trainer.model._compiled_call_impl is not None) == compiled
+    assert trainer.average.network._compiled_call_impl is None
+
+
 # --- a loss that is not finite -----------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_names_where_and_the_last_finite_one_and_changes_no_weight(
-    sample: Path, batch: tuple[Tensor, Tensor]
+LOWER = "): lower optim.decoder_lr and optim.encoder_lr, or set clip_norm"
+
+
+def spoil(training: FoldTraining, after_steps: int) -> list[float]:
+    """Let no weight be a number after so many further steps; returns the losses of those before, once
+    they are taken."""
+    optimizer, losses, loss = training._trainer.optimizer, [], training._trainer.loss
+
+    def heard(logits: Tensor, truth: Tensor) -> Tensor:
+        value = loss(logits, truth)
+        losses.append(value.item())
+        return value
+
+    def spoil_weights(*_: object) -> None:
+        if len(losses) == after_steps:
+            with torch.no_grad():
+                next(training._trainer.model.parameters()).fill_(float("nan"))
+
+    training._trainer.loss = heard
+    optimizer.register_step_post_hook(spoil_weights)
+    return losses
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_loss_that_is_not_finite_names_its_step_and_the_last_finite_one_and_saves_nothing(
+    steps: int, sample: Path, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(sample, room=8)
-    first = float(train_step(trainer, *batch, where="epoch 1, step 0"))
-    with torch.no_grad():
-        next(trainer.model.parameters()).fill_(float("nan"))
-    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    """16 photos are 2 steps an epoch: the third loss is that of epoch 2, step 0."""
+    training = start(make_config(batch_size=8), sample, tmp_path)
+    training.next_epoch()
+    saved = [file.read_bytes() for file in sorted((tmp_path / "epoch_0001").glob("*.*"))]
+    losses = spoil(training, after_steps=steps)
     with pytest.raises(NonFiniteError) as caught:
-        train_step(trainer, *batch, where="epoch 1, step 1")
+        run(training)
+    if steps == 1:
+        where, before = "epoch 2, step 1", "epoch 2, step 0"
+    else:  # after an epoch that ended well, and its validation, which comes after the weights are spoilt
+        where, before = "epoch 3, step 0", "epoch 2, step 1"
     assert str(caught.value) == (
-        f"epoch 1, step 1: the loss is nan (last finite: {first:.4g} in epoch 1, step 0): lower "
-        "optim.decoder_lr and optim.encoder_lr, or set clip_norm"
+        f"{where}: the loss is nan (last finite: {losses[steps - 1]:.4g} in {before}{LOWER}"
     )
-    for name, value in trainer.model.state_dict().items():
-        torch.testing.assert_close(value, before[name], equal_nan=True)
+    last = f"epoch_000{len(training.history)}"
+    assert [entry.name for entry in tmp_path.iterdir()] == [last]
+    if steps == 1:
+        assert [f.read_bytes() for f in sorted((tmp_path / last).glob("*.*"))] == saved
 
 
 def test_no_checkpoint_no_history(sample: Path, tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""What our training loop costs beside the bare forward, backward and step, on the same batches."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.comparison import Bar, Comparison, UnequalResultsError
+from bench.timing import seconds_in_turn
+from trashseg.augment import normalize
+from trashseg.config import DataConfig, TrainConfig
+from trashseg.data.coco import load_coco
+from trashseg.data.folds import make_folds
+from trashseg.data.sample import write_sample
+from trashseg.device import local_resources
+from trashseg.epoch import Trainer, train_epoch
+from trashseg.train import build_trainer
+
+SIZE, BATCH, STEPS = 128, 8, 5
+ROUNDS = 7
+Batches = list[tuple[Tensor, Tensor]]
+
+
+def run() -> list[Comparison]:
+    with tempfile.TemporaryDirectory() as folder:
+        write_sample(Path(folder) / "sample", images=2 * BATCH * STEPS, size=SIZE, seed=0)
+        ours, bare = (make_trainer(Path(folder) / "sample") for _ in range(2))
+        batches = list(ours.train_loader)
+    ours.train_loader = batches  # type: ignore[assignment]
+    inputs = [
+        (normalize(images, ours.config.data.normalize), masks.long()) for images, masks in batches
+    ]
+    check_equal(ours, bare, inputs)
+    seconds = seconds_in_turn(
+        {"ours": lambda: train_epoch(ours, 1), "bare": lambda: bare_epoch(bare, inputs)}, ROUNDS
+    )
+    return [
+        Comparison(
+            name="training_step: our epoch, against bare forward, backward and step",
+            unit="ms per step",
+            bar=Bar("<=", 1.03),
+            ours=1e3 * seconds["ours"] / len(batches),
+            peer=1e3 * seconds["bare"] / len(batches),
+            note=f"FPN on efficientnet-lite0, batch {BATCH}, {SIZE} px, {len(batches)} prepared "
+            "batches; the bare loop's are normalised beforehand; after an epoch mean loss and weights "
+            "are equal, bit by bit",
+        )
+    ]
+
+
+def make_trainer(sample: Path) -> Trainer:
+    config = TrainConfig(batch_size=BATCH, data=DataConfig(image_size=SIZE, folds=2))
+    dataset = load_coco(sample)
+    on_cpu = replace(local_resources(), device=torch.device("cpu"))
+    return build_trainer(config, dataset, make_folds(dataset, config.data), 0, on_cpu)
+
+
+def check_equal(ours: Trainer, bare: Trainer, inputs: Batches) -> None:
+    losses = []
+    for epoch in (lambda: train_epoch(ours, 1), lambda: bare_epoch(bare, inputs)):
+        torch.manual_seed(0)  # of the decoder's dropout
+        losses.append(epoch())
+    if losses[0] != losses[1]:
+        raise UnequalResultsError("training_step: the mean losses differ")
+    one, other = ours.model.state_dict(), bare.model.state_dict()
+    if not all(torch.equal(one[name], other[name]) for name in one):
+        raise UnequalResultsError("training_step: the weights after an epoch differ")
+
+
+def bare_epoch(trainer: Trainer, inputs: Batches) -> float:
+    """The least that trains: the network, cross entropy, the optimizer."""
+    total = torch.zeros(())
+    for images, target in inputs:
+        trainer.optimizer.zero_grad()
+        loss = F.cross_entropy(trainer.model(images), target)
+        torch.autograd.backward(loss)
+        trainer.optimizer.step()
+        total += loss.detach()
+    return float(total) / len(inputs)
