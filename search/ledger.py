@@ -4,8 +4,8 @@ It is an Optuna study in sqlite, runs/NAME/study.db, and nothing beside it: the 
 sampler knows, the counts and the leaderboard are all read from there. Whatever is killed, and whenever,
 the next process reads the state that the last one acted on. Two things make that exact:
 
-- A trial's user attribute `trial_id`, its name, is written last in a proposal; a trial without one was
-  cut off while it was proposed, is marked FAIL, and is proposed again.
+- A proposal is one transaction (search/study_storage.py): it is there with its name, the user attribute
+  `trial_id`, or not at all. A trial without a name is marked FAIL and is proposed again.
 - Proposal n is drawn by a sampler seeded with (search.seed, n), not by one stream of random numbers
   that a restart would begin anew (optuna issue 3255): it depends on n and on the trials before it.
 """
@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
 from search.space import Point, Space
+from search.study_storage import StudyStorage
 
 NAME = "trial_id"
 ARRIVALS = "rungs"
@@ -57,13 +58,13 @@ class Ledger:
 
     def __init__(self, path: Path, config: SearchConfig, space: Space) -> None:
         self._config, self._space = config, space
-        self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        self._storage = StudyStorage(path, config.search.name)
         self._study = optuna.load_study(study_name=config.search.name, storage=self._storage)
         self.open: dict[str, OpenTrial] = {}
         self.points: dict[str, Point] = {}  # of all trials
         self.proposed = 0
         self._waiting = False  # whether the hand-tuned point is already queued
-        for trial in self._study.get_trials(deepcopy=False):
+        for trial in self._storage.every_trial():
             self._take_in(trial)
 
     def _take_in(self, trial: FrozenTrial) -> None:
@@ -86,7 +87,7 @@ class Ledger:
     @property
     def trials(self) -> list[FrozenTrial]:
         """All whole proposals, oldest first."""
-        return named(self._study.get_trials(deepcopy=False))
+        return named(self._storage.every_trial())
 
     def propose(self) -> str:
         """A new trial; returns its name."""
@@ -100,6 +101,7 @@ class Ledger:
         point = self._space.sample(trial)
         name = f"trial_{number:03d}"
         trial.set_user_attr(NAME, name)
+        self._storage.keep(trial._trial_id)
         self.open[name] = OpenTrial(trial._trial_id, trial.number, {}, {})
         self.points[name] = point
         self.proposed += 1
