@@ -123,12 +123,13 @@ class Ledger:
     def end(self, name: str, state: State, facts: dict[str, Any]) -> None:
         """The trial has ended; `facts` are kept with it: its epochs and best scores, or its error."""
         trial = self.open[name]
-        self._annotate(trial, facts)
-        if state == "finished":
-            self._study.tell(trial.number, trial.scores[max(trial.scores)])
-        else:
-            states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-            self._study.tell(trial.number, state=states[state])
+        with self._storage.together():
+            self._annotate(trial, facts)
+            if state == "finished":
+                self._study.tell(trial.number, trial.scores[max(trial.scores)])
+            else:
+                states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+                self._study.tell(trial.number, state=states[state])
         del self.open[name]
 
     def rungs(self) -> dict[int, dict[str, float]]:

@@ -1,20 +1,23 @@
 """The study of a search: read from memory, written through to sqlite.
 
-Optuna's own storage asks the database again for every group of parameters of a proposal, and makes a
-transaction of every parameter. But one process at a time writes a search's study, so what it has read
-and written is all there is. Here a proposal is one transaction, whole or not there; every later write
-to it is on the disk before it is in memory. The file is that of Optuna's RDBStorage.
+Optuna's own storage asks the database again for every group of parameters of a proposal. But one
+process at a time writes a search's study, so what it has read and written is all there is: nothing is
+asked twice. A proposal is one transaction, whole or not there, and so is each later change; each is on
+the disk when the call returns (search/study_file.py).
 """
 
 import copy
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
+
+from search.study_file import StudyFile
 
 IN_SIGHT = 250  # ended trials that a sampler looks at
 GOOD = 25  # the most that TPE takes for good ones: a tenth, from 250 on no more (its default_gamma)
@@ -25,9 +28,9 @@ def in_sight(ended: Sequence[FrozenTrial], most: int = IN_SIGHT) -> list[FrozenT
     """All of the `ended` trials, or the `most` that matter, by number: those that TPE takes for good
     ones, and the newest of the others.
 
-    TPE models the good ones and the rest, and looks at each trial for each parameter. The good ones stay
-    exactly those of all trials. Of the rest the newest ones count in full in any case, the older ones the
-    less the longer ago they were; beyond `most` they count nothing, and a proposal costs the same
+    TPE models the good ones and the rest, and looks at each trial for each parameter. The good ones
+    stay exactly those of all trials. Of the rest the newest count in full in any case, the older ones
+    the less the longer ago they were; beyond `most` they count nothing, and a proposal costs the same
     however long the search is.
     """
     if len(ended) <= most:
@@ -64,16 +67,14 @@ class StudyStorage(InMemoryStorage):
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__()
-        self._disk = RDBStorage(f"sqlite:///{path}")
-        study = self._disk.get_study_id_from_name(name)
-        self._study_on_disk = study
-        self._study = self.create_new_study(self._disk.get_study_directions(study), name)
-        self._on_disk: dict[int, int] = {}  # the trial's id there, by its id here
+        self._file = StudyFile(path, name)
+        self._study = self.create_new_study(self._file.directions, name)
+        self._kept: dict[int, int] = {}  # the trial's id in the file, by its id here
         self._open: set[int] = set()
         self._ended: list[FrozenTrial] = []
         self._sight: list[FrozenTrial] | None = None  # of those; None where one has ended since
-        for trial in self._disk.get_all_trials(study, deepcopy=False):
-            self._on_disk[self.create_new_trial(self._study, trial)] = trial._trial_id
+        for trial in self._file.trials():
+            self._kept[self.create_new_trial(self._study, trial)] = trial._trial_id
 
     def every_trial(self) -> list[FrozenTrial]:
         """In the order of their numbers; not to be changed."""
@@ -81,9 +82,14 @@ class StudyStorage(InMemoryStorage):
 
     def keep(self, trial_id: int) -> None:
         """Write a trial that is new, with all it has; until then it is in memory alone."""
-        if trial_id not in self._on_disk:
-            trial = self.get_trial(trial_id)
-            self._on_disk[trial_id] = self._disk.create_new_trial(self._study_on_disk, trial)
+        if trial_id not in self._kept:
+            self._kept[trial_id] = self._file.add(self.get_trial(trial_id))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written in the block is one transaction, on the disk when the block ends."""
+        with self._file.transaction():
+            yield
 
     # --- what Optuna asks for --------------------------------------------------------------------
 
@@ -110,35 +116,34 @@ class StudyStorage(InMemoryStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        if trial_id in self._on_disk:
-            at = self._on_disk[trial_id]
-            self._disk.set_trial_param(at, param_name, param_value_internal, distribution)
         super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        if trial_id in self._kept:
+            at = self._kept[trial_id]
+            self._file.set_param(at, param_name, param_value_internal, distribution)
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
-        if trial_id in self._on_disk:
-            at = self._on_disk[trial_id]
-            self._disk.set_trial_intermediate_value(at, step, intermediate_value)
         super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+        if trial_id in self._kept:
+            self._file.set_intermediate_value(self._kept[trial_id], step, intermediate_value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        if trial_id in self._on_disk:
-            self._disk.set_trial_user_attr(self._on_disk[trial_id], key, value)
         super().set_trial_user_attr(trial_id, key, value)
+        if trial_id in self._kept:
+            self._file.set_user_attrs(self._kept[trial_id], {key: value})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        if trial_id in self._on_disk:
-            self._disk.set_trial_system_attr(self._on_disk[trial_id], key, value)
         super().set_trial_system_attr(trial_id, key, value)
+        if trial_id in self._kept:
+            self._file.set_system_attrs(self._kept[trial_id], {key: value})
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        if trial_id in self._on_disk:
-            self._disk.set_trial_state_values(self._on_disk[trial_id], state, values)
         done = super().set_trial_state_values(trial_id, state, values)
+        if done and trial_id in self._kept:
+            self._file.set_state(self._kept[trial_id], self.get_trial(trial_id))
         self._look_at(trial_id)
         return done
 
