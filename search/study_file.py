@@ -8,6 +8,7 @@ attribute.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from optuna.storages._rdb.models import (
 )
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.orm import Session
 
 
@@ -113,14 +114,17 @@ class StudyFile:
 
     def _set(self, table: Any, key: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows of which there is one for each `key`; the newest counts."""
-        if not rows:
-            return
-        statement = insert(table)
-        others = {name: statement.excluded[name] for name in rows[0] if name not in key}
-        with self.transaction() as session:
-            session.execute(
-                statement.on_conflict_do_update(index_elements=key, set_=others), list(rows)
-            )
+        if rows:
+            with self.transaction() as session:
+                session.execute(upsert(table, tuple(key), tuple(rows[0])), list(rows))
+
+
+@cache
+def upsert(table: Any, key: tuple[str, ...], columns: tuple[str, ...]) -> Insert:
+    """Insert rows of `columns`, or put their values into the rows that have their `key`."""
+    statement = insert(table)
+    others = {name: statement.excluded[name] for name in columns if name not in key}
+    return statement.on_conflict_do_update(index_elements=key, set_=others)
 
 
 Row = dict[str, Any]

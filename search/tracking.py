@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from mlflow.exceptions import MlflowException
 
 from search.confusion import draw_confusion
@@ -24,6 +23,7 @@ from search.mlflow_store import MlflowStore, RefusedError, first_line, flatten
 from search.outbox import Event, Outbox
 from search.run_folder import RunFolder
 from trashseg.config import TrainConfig
+from trashseg.config_file import to_yaml
 
 STATUS = {"finished": "FINISHED", "pruned": "KILLED", "stopped": "KILLED", "failed": "FAILED"}
 AT_ONCE = 200  # events that are looked at for one delivery
@@ -91,7 +91,7 @@ class Tracker:
         tree = config.model_dump(mode="json") if config else None
         self._say("start", what, name=name, config=tree, tags=dict(tags))
         if first and tree:
-            self.log_text(what, yaml.safe_dump(tree, sort_keys=False), "config.yaml")
+            self.log_text(what, to_yaml(tree), "config.yaml")
 
     def has_started(self, what: str) -> bool:
         return what in self._started
