@@ -1,17 +1,17 @@
 """A search whose trials do nothing: what is left is what it costs to have a trial.
 
-`python -m bench.orchestration WAY TRIALS` runs one and prints what it took as JSON. Each is a process
-of its own, so that none has another's memory or its Ray.
+`run_alone` runs one in a process of its own, so that none has another's memory or its Ray.
 
 ours    all of a search but the training: our searcher and scheduler, the ledger, MLflow on sqlite,
         the display, the leaderboard
 peer    Ray Tune with its own OptunaSearch (Optuna's storage in memory) and its own ASHA; no MLflow
 
 Both draw from the same space, with a TPE of the same settings, two trials at a time in reused workers,
-and each trial reports three epochs of equal scores, so that neither stops one early.
+and all epochs of all trials have equal scores, so that neither stops one early.
 """
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,7 +41,7 @@ from trashseg.data.coco import load_coco
 from trashseg.data.folds import make_folds
 from trashseg.data.sample import write_sample
 
-EPOCHS, AT_ONCE, CLASSES = 3, 2, 12
+AT_ONCE, CLASSES = 2, 12
 SPACE = "aug_loss"
 STARTUP = 10  # random proposals before TPE's
 
@@ -51,8 +51,9 @@ class Orchestration:
     """What a run of `trials` no-op trials took."""
 
     trials: int
-    epochs: int
-    """Reported by all trials together."""
+    """That ended."""
+    reports: int
+    """Epochs of all trials together."""
     completed: list[float]
     """Seconds from the first completion, of each, in order."""
     seconds: float
@@ -71,34 +72,45 @@ class Orchestration:
         return last / (self.completed[part] - self.completed[0])
 
 
-def no_op(point: dict[str, Any], setting: TrialSetting | None = None) -> None:
-    for epoch in range(1, EPOCHS + 1):
-        tune.report(epoch_metrics(epoch))
+def run_alone(way: str, trials: int, epochs: int) -> Orchestration:
+    """`ours` or `peer`, in a new process."""
+    command = [sys.executable, "-m", "bench.orchestration", way, str(trials), str(epochs)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return Orchestration(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def epoch_metrics(epoch: int) -> dict[str, Any]:
+def no_op(point: dict[str, Any], epochs: int) -> None:
+    for epoch in range(1, epochs + 1):
+        tune.report(epoch_metrics(epoch, epochs))
+
+
+def epoch_metrics(epoch: int, epochs: int) -> dict[str, Any]:
     """As many numbers as a training reports, all trials' the same."""
     return {
         "epoch": epoch, "loss": 1.0, "val_loss": 1.0, "miou": 0.5, "miou_image": 0.5,
         "pixel_accuracy": 0.5, "best_epoch": 1, "best_miou": 0.5, "best_miou_image": 0.5,
         "lr_encoder": 1e-4, "lr_decoder": 1e-3, "micro_batch": 8, "seconds": 1e-3,
         "iou": {f"class {number}": 0.5 for number in range(CLASSES)},
-        "finished": epoch == EPOCHS,
+        "finished": epoch == epochs,
     }  # fmt: skip
 
 
 # --- ours --------------------------------------------------------------------------------------
 
 
-def ours(trials: int, folder: Path) -> Orchestration:
+def our_trial(point: dict[str, Any], setting: TrialSetting) -> None:
+    no_op(point, setting.config.epochs)
+
+
+def ours(trials: int, epochs: int, folder: Path) -> Orchestration:
     """`search.driver.run_trials`, with nothing for a trial to do."""
     write_sample(folder / "data", images=10, size=64, seed=0)
-    config = search_config(trials, folder)
+    config = search_config(trials, epochs, folder)
     dataset = load_coco(folder / "data")
     folds = make_folds(dataset, config.data)
     run = RunFolder(folder / "runs" / config.search.name)
     run.create(config, load_space(SPACE), dataset, folds)
-    driver.run_trial = no_op  # type: ignore[attr-defined]
+    driver.run_trial = our_trial  # type: ignore[attr-defined]
     driver.run_trials(run, config, folds, TrialResources(1, 0.0, AT_ONCE), dashboard="none")
     ended = time.time()
     assert not Outbox(run.mlflow), "MLflow lacks events: their cost would not be counted"
@@ -107,10 +119,10 @@ def ours(trials: int, folder: Path) -> Orchestration:
     return measured(done, sum(len(trial.intermediate_values) for trial in recorded), ended)
 
 
-def search_config(trials: int, folder: Path) -> SearchConfig:
+def search_config(trials: int, epochs: int, folder: Path) -> SearchConfig:
     return SearchConfig.model_validate(
         {
-            "epochs": EPOCHS,
+            "epochs": epochs,
             "data": {"folds": 2},
             "search": {
                 "data_dir": str(folder / "data"), "storage": str(folder / "runs"),
@@ -152,17 +164,17 @@ def the_space() -> Space:
     return load_space(SPACE)
 
 
-def peer(trials: int, folder: Path) -> Orchestration:
+def peer(trials: int, epochs: int, folder: Path) -> Orchestration:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     completions, numbers = Completions(), count()
     sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, group=True, seed=0)
     tune.Tuner(
-        tune.with_resources(no_op, {"cpu": 1}),
+        tune.with_resources(tune.with_parameters(no_op, epochs=epochs), {"cpu": 1}),
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearch(define, metric="best_miou", mode="max", sampler=sampler),
             scheduler=ASHAScheduler(
                 time_attr="epoch", metric="best_miou", mode="max",
-                grace_period=1, reduction_factor=3, max_t=EPOCHS + 1,
+                grace_period=1, reduction_factor=3, max_t=epochs + 1,
             ),
             num_samples=trials,
             max_concurrent_trials=AT_ONCE,
@@ -195,14 +207,16 @@ def resident_bytes() -> int:
 WAYS = {"ours": ours, "peer": peer}
 
 
-def main(way: str, trials: int) -> None:
+def main(way: str, trials: int, epochs: int) -> None:
     ray.init(address="local", num_cpus=AT_ONCE, include_dashboard=False, log_to_driver=False)
     try:
         with tempfile.TemporaryDirectory(prefix="trashseg-bench-") as folder:
-            print(json.dumps(asdict(WAYS[way](trials, Path(folder)))))
+            print(json.dumps(asdict(WAYS[way](trials, epochs, Path(folder)))))
     finally:
         ray.shutdown()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    from bench.orchestration import main as importable  # the workers know no __main__
+
+    importable(sys.argv[1], *map(int, sys.argv[2:]))
