@@ -67,7 +67,7 @@ class Event:
 def simulate(
     gpus: int, epoch_seconds: float, start: float, driver: Service, mlflow: Service, folder: Path
 ) -> Load:
-    """A search of `TRIALS_PER_GPU` trials a GPU; `start` is a trial's from its call to its first batch."""
+    """A search of `TRIALS_PER_GPU` trials a GPU, each at work `start` seconds after it was called."""
     search = Search(gpus, folder)
     events = [Event(0.0, gpu) for gpu in range(gpus)]
     free = waited = ended = 0.0

@@ -1,5 +1,5 @@
-"""What limits a search on 1, 8, 64 and 512 GPUs: `python -m bench.scale` measures what each part costs on
-this machine, simulates the searches, prints both and writes them into docs/scale.md. Ten minutes."""
+"""What limits a search on 1, 8, 64 and 512 GPUs: `python -m bench.scale` measures what each part costs
+on this machine, simulates the searches, prints both and writes them into docs/scale.md: ten minutes."""
 
 import statistics
 import tempfile

@@ -1,5 +1,5 @@
-"""Trials: how soon one is at work, and what having one costs. `python -m bench.trials --all` also measures
-1,000 and 5,000 trials of both, which takes about half an hour."""
+"""Trials: how soon one is at work, and what having one costs. `python -m bench.trials --all` measures
+1,000 and 5,000 trials of both as well, in about an hour."""
 
 import statistics
 import sys
