@@ -77,7 +77,7 @@ def measure(folder: Path) -> Constants:
         driver=told_apart(*(run_alone("ours", TRIALS, n).per_trial for n in (SHORT, LONG))),
         mlflow=told_apart(*(mlflow_seconds(config, folder, n) for n in (SHORT, LONG))),
         start=statistics.median(start.seconds for start in warm),
-        setting_bytes=len(cloudpickle.dumps(setting)),
+        setting_bytes=len(cloudpickle.dumps(setting)),  # type: ignore[no-untyped-call]
         cache_seconds=cache_seconds(dataset, folder),
         cache_bytes=cache_bytes(1, 512),
         checkpoints=[

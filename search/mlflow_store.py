@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.config import SQLITE
 from search.outbox import Event, Outbox, read_whole_lines
+from trashseg.config_file import to_yaml
 from trashseg.errors import TrashSegError
 
 EXPERIMENT = "trashseg"
@@ -108,6 +109,8 @@ class MlflowStore:
             self._client.update_run(self._ids[what], status="RUNNING")
         else:
             self._create(event)
+        if event["config"]:
+            self._client.log_text(self._ids[what], to_yaml(event["config"]), "config.yaml")
 
     def _create(self, event: Event) -> None:
         what = event["what"]

@@ -23,7 +23,6 @@ from search.mlflow_store import MlflowStore, RefusedError, first_line, flatten
 from search.outbox import Event, Outbox
 from search.run_folder import RunFolder
 from trashseg.config import TrainConfig
-from trashseg.config_file import to_yaml
 
 STATUS = {"finished": "FINISHED", "pruned": "KILLED", "stopped": "KILLED", "failed": "FAILED"}
 AT_ONCE = 200  # events that are looked at for one delivery
@@ -86,12 +85,9 @@ class Tracker:
         self, what: str, name: str, config: TrainConfig | None, tags: Mapping[str, str]
     ) -> None:
         """The run begins, or is taken up again under the id that it has."""
-        first = what not in self._started
         self._mine.add(what)
         tree = config.model_dump(mode="json") if config else None
         self._say("start", what, name=name, config=tree, tags=dict(tags))
-        if first and tree:
-            self.log_text(what, to_yaml(tree), "config.yaml")
 
     def has_started(self, what: str) -> bool:
         return what in self._started
