@@ -63,8 +63,13 @@ class Orchestration:
 
     @property
     def per_trial(self) -> float:
-        """Seconds; Ray's start is not in it."""
-        return self.seconds / (self.trials - 1)
+        """Seconds; Ray's start and the end of the search are not in it."""
+        return self.completed[-1] / (self.trials - 1)
+
+    @property
+    def ending(self) -> float:
+        """Seconds from the last completion on; were MLflow behind, it would be in it."""
+        return self.seconds - self.completed[-1]
 
     def growth(self, part: int) -> float:
         """Cost of the last `part` trials against that of the first."""

@@ -72,11 +72,13 @@ def orchestrate(which: Sequence[tuple[str, int]]) -> Runs:
 
 
 def compare_cost(runs: Runs, trials: int) -> Comparison:
-    ours, peer = (1e3 * runs[way, trials].per_trial for way in ("ours", "peer"))
+    ours, peer = (runs[way, trials] for way in ("ours", "peer"))
     return Comparison(
-        f"trials: orchestration, {trials:,} trials", "ms a trial", Bar("<", 2.0), ours, peer,
+        f"trials: orchestration, {trials:,} trials", "ms a trial", Bar("<", 2.0),
+        1e3 * ours.per_trial, 1e3 * peer.per_trial,
         f"trials that do nothing but report {EPOCHS} epochs; ours with its study on disk and MLflow on "
-        "sqlite, the peer is Ray Tune with its own OptunaSearch and ASHA, in memory, without MLflow",
+        "sqlite, the peer is Ray Tune with its own OptunaSearch and ASHA, in memory, without MLflow; "
+        f"when the last trial has ended ours takes {ours.ending:.0f} s, the peer {peer.ending:.0f} s",
     )  # fmt: skip
 
 

@@ -44,7 +44,8 @@ def test_what_a_trial_and_what_an_epoch_costs_are_told_apart() -> None:
 
 
 def test_growth_compares_the_last_trials_with_the_first() -> None:
-    """Ends at 0, 1, 2, 3, 5, 7 s: two trials took 2 s at first and 4 s at last; 7 s for 5 trials."""
-    run = Orchestration(6, 18, [0.0, 1.0, 2.0, 3.0, 5.0, 7.0], seconds=7.0, rss=0)
+    """Ends at 0, 1, 2, 3, 5, 7 s: two trials took 2 s at first and 4 s at last; 7 s for 5 trials,
+    and 2 s more until all is closed."""
+    run = Orchestration(6, 18, [0.0, 1.0, 2.0, 3.0, 5.0, 7.0], seconds=9.0, rss=0)
     assert run.growth(2) == 2.0
-    assert run.per_trial == pytest.approx(1.4)
+    assert (run.per_trial, run.ending) == (pytest.approx(1.4), 2.0)

@@ -174,7 +174,9 @@ def test_a_training_learns_nothing_from_those_before_it_in_its_process(
     """Trials run one after another in one worker, which reads what they have in common once."""
     config = make_config(epochs=1, model={"weights": "bundled"})
     first = run(start(config, sample, tmp_path / "first"))
-    other = make_config(epochs=1, model={"weights": "bundled"}, optim={"decoder_lr": 0.1})
+    other = make_config(
+        epochs=1, model={"weights": "bundled"}, optim={"name": "sgd", "decoder_lr": 0.1}
+    )
     run(start(other, sample, tmp_path / "other"))
     last = run(start(config, sample, tmp_path / "last"))
     assert numbers(last) == numbers(first)
