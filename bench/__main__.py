@@ -22,7 +22,7 @@ Bench = Callable[[], list[Comparison]]
 
 def _benches() -> dict[str, Bench]:
     """By name; imported when they run, because some of them measure what an import costs."""
-    from bench import crf, data, ensemble, gpu_ladder, metrics, search_efficiency, training_step
+    from bench import crf, data, ensemble, gpu_ladder, metrics, search_efficiency, training_step, trials
 
     return {
         "data": data.run,
@@ -31,6 +31,7 @@ def _benches() -> dict[str, Bench]:
         "gpu_ladder": gpu_ladder.run,
         "metrics": metrics.run,
         "ensemble": ensemble.run,
+        "trials": trials.run,
         "search": search_efficiency.run,
     }
 
@@ -59,11 +60,15 @@ def main(names: list[str]) -> int:
 
 def with_table(page: str, results: list[Comparison]) -> str:
     """The page with this run's machine and table between its two marks."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
     notes = "".join(f"- {one.name}: {one.note}\n" for one in results if one.note)
-    measured = f"{machine.describe()}.\n\n{table(results)}\n{notes}"
-    return f"{before}{BEGIN}\n{measured}{END}{after}"
+    return between_marks(page, BEGIN, END, f"{machine.describe()}.\n\n{table(results)}\n{notes}")
+
+
+def between_marks(page: str, begin: str, end: str, measured: str) -> str:
+    """The page with `measured` as what stands between two marks."""
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{measured}{end}{after}"
 
 
 if __name__ == "__main__":

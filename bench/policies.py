@@ -17,6 +17,7 @@ from search.ledger import Ledger
 from search.scheduler import SuccessiveHalving
 from search.searcher import OptunaSearcher
 from search.space import Parameter, Space
+from search.study_storage import StudyInMemory
 
 SETTINGS = Path(__file__).parent.parent / "configs" / "gpu.yaml"
 ENDLESS = 10**9  # trials: a simulation ends by its epochs
@@ -34,11 +35,8 @@ class LedgerInMemory(Ledger):
     """A search's ledger, except that nothing outlives the process."""
 
     @staticmethod
-    def open_storage(path: Path) -> optuna.storages.BaseStorage:
-        """With an empty study called as `path` is."""
-        storage = optuna.storages.InMemoryStorage()
-        storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], path.name)
-        return storage
+    def open_storage(path: Path, study_name: str) -> StudyInMemory:
+        return StudyInMemory(study_name, [optuna.study.StudyDirection.MAXIMIZE])
 
 
 def ours(space: Space, seed: int) -> Policy:

@@ -4,8 +4,8 @@ It is an Optuna study in sqlite, runs/NAME/study.db, and nothing beside it: the 
 sampler knows, the counts and the leaderboard are all read from there. Whatever is killed, and whenever,
 the next process reads the state that the last one acted on. Two things make that exact:
 
-- A trial's user attribute `trial_id`, its name, is written last in a proposal; a trial without one was
-  cut off while it was proposed, is marked FAIL, and is proposed again.
+- A proposal is one transaction (search/study_storage.py): it is there with its name, the user attribute
+  `trial_id`, or not at all. A trial without a name is marked FAIL and is proposed again.
 - Proposal n is drawn by a sampler seeded with (search.seed, n), not by one stream of random numbers
   that a restart would begin anew (optuna issue 3255): it depends on n and on the trials before it.
 """
@@ -23,6 +23,7 @@ from search.config import SearchConfig
 from search.rungs import rung_epochs
 from search.sampler import StandingSampler
 from search.space import Point, Space
+from search.study_storage import StudyInMemory, StudyStorage
 
 NAME = "trial_id"
 ARRIVALS = "rungs"
@@ -58,18 +59,18 @@ class Ledger:
 
     def __init__(self, path: Path, config: SearchConfig, space: Space) -> None:
         self._config, self._space = config, space
-        self._storage = self.open_storage(path)
+        self._storage = self.open_storage(path, config.search.name)
         self._study = optuna.load_study(study_name=config.search.name, storage=self._storage)
         self.open: dict[str, OpenTrial] = {}
         self.points: dict[str, Point] = {}  # of all trials
         self.proposed = 0
         self._waiting = False  # whether the hand-tuned point is already queued
-        for trial in self._study.get_trials(deepcopy=False):
+        for trial in self._storage.every_trial():
             self._take_in(trial)
 
     @staticmethod
-    def open_storage(path: Path) -> optuna.storages.BaseStorage:
-        return optuna.storages.RDBStorage(f"sqlite:///{path}")
+    def open_storage(path: Path, study_name: str) -> StudyInMemory:
+        return StudyStorage(path, study_name)
 
     def _take_in(self, trial: FrozenTrial) -> None:
         if trial.state == TrialState.WAITING:
@@ -91,7 +92,7 @@ class Ledger:
     @property
     def trials(self) -> list[FrozenTrial]:
         """All whole proposals, oldest first."""
-        return named(self._study.get_trials(deepcopy=False))
+        return named(self._storage.every_trial())
 
     def propose(self) -> str:
         """A new trial; returns its name."""
@@ -105,6 +106,7 @@ class Ledger:
         point = self._space.sample(trial)
         name = f"trial_{number:03d}"
         trial.set_user_attr(NAME, name)
+        self._storage.keep(trial._trial_id)
         self.open[name] = OpenTrial(trial._trial_id, trial.number, {}, {})
         self.points[name] = point
         self.proposed += 1
@@ -126,12 +128,13 @@ class Ledger:
     def end(self, name: str, state: State, facts: dict[str, Any]) -> None:
         """The trial has ended; `facts` are kept with it: its epochs and best scores, or its error."""
         trial = self.open[name]
-        self._annotate(trial, facts)
-        if state == "finished":
-            self._study.tell(trial.number, trial.scores[max(trial.scores)])
-        else:
-            states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-            self._study.tell(trial.number, state=states[state])
+        with self._storage.together():
+            self._annotate(trial, facts)
+            if state == "finished":
+                self._study.tell(trial.number, trial.scores[max(trial.scores)])
+            else:
+                states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+                self._study.tell(trial.number, state=states[state])
         del self.open[name]
 
     def rungs(self) -> dict[int, dict[str, float]]:

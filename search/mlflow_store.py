@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.config import SQLITE
-from search.outbox import Event, Outbox
+from search.outbox import Event, Outbox, read_whole_lines
+from trashseg.config_file import to_yaml
 from trashseg.errors import TrashSegError
-from trashseg.files import write_json
 
 EXPERIMENT = "trashseg"
 PARENT = "parent"
-MAX_PARAMS, MAX_METRICS = 100, 1000  # that one log_batch call takes
+MAX_PARAMS, MAX_ENTRIES = 100, 1000  # that one log_batch call takes
 NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")  # what MLflow refuses in a metric's name
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
 
@@ -65,23 +65,40 @@ class MlflowStore:
     def open(self, outbox: Outbox, search_id: str, ids_file: Path) -> None:
         """Take events from `outbox`; `ids_file` keeps which run is whose."""
         self._outbox, self._search_id, self._ids_file = outbox, search_id, ids_file
-        self._ids: dict[str, str] = json.loads(ids_file.read_text()) if ids_file.is_file() else {}
+        self._ids = read_ids(ids_file)
         self._found = not outbox.history  # nothing can be there that we do not know of
 
-    def take(self, events: Sequence[Event]) -> int:
-        """Log the first event, and those after it that go into the same call; returns how many.
+    def take(self, events: Sequence[Event]) -> None:
+        """Log the events, run by run, each run's in their order and in as few calls as that allows.
 
-        Raises RefusedError for one that will never be taken; anything else may pass.
+        Raises RefusedError if one of them will never be taken; anything else may pass. Either way some
+        of them may have been logged.
         """
-        first = events[0]
+        by_run: dict[str, list[Event]] = {}
+        for event in events:
+            by_run.setdefault(event["what"], []).append(event)
         with refusals(), few_retries():
-            if first["kind"] != "metrics":
-                {"start": self._start, "files": self._files, "end": self._end}[first["kind"]](first)
-                return 1
-            alike = list(
-                takewhile(lambda e: (e["kind"], e["what"]) == ("metrics", first["what"]), events)
-            )
-            return self._metrics(alike)
+            for what, own in by_run.items():
+                self._take_of_run(what, own)
+
+    def _take_of_run(self, what: str, events: Sequence[Event]) -> None:
+        batch = Batch()
+        for event in events:
+            if event["kind"] == "start":
+                self._log(what, batch)
+                self._start(event)
+                batch = Batch(params=params_of(event))
+            elif event["kind"] == "metrics":
+                batch.metrics += metrics_of(event)
+            elif event["kind"] == "files":
+                self._files(event)
+            else:
+                batch.tags.append(RunTag("state", event["state"]))
+                self._log(what, batch)
+                batch = Batch()
+                status = event["status"]
+                self._client.set_terminated(self._ids[what], status, end_time=event["at"])
+        self._log(what, batch)
 
     def _start(self, event: Event) -> None:
         """Make the run, or take it up again: also one that was made just before a kill."""
@@ -92,9 +109,8 @@ class MlflowStore:
             self._client.update_run(self._ids[what], status="RUNNING")
         else:
             self._create(event)
-        params = [Param(key, str(value)) for key, value in flatten(event["config"] or {})]
-        for first in range(0, len(params), MAX_PARAMS):
-            self._client.log_batch(self._ids[what], params=params[first : first + MAX_PARAMS])
+        if event["config"]:
+            self._client.log_text(self._ids[what], to_yaml(event["config"]), "config.yaml")
 
     def _create(self, event: Event) -> None:
         what = event["what"]
@@ -118,32 +134,55 @@ class MlflowStore:
 
     def _remember(self, ids: Mapping[str, str]) -> None:
         self._ids.update(ids)
-        write_json(self._ids_file, self._ids)
+        with self._ids_file.open("a") as file:
+            file.writelines(json.dumps({what: id}) + "\n" for what, id in ids.items())
 
-    def _metrics(self, events: Sequence[Event]) -> int:
-        """With the events' own times: MLflow stores the same value, time and step once."""
-        metrics: list[Metric] = []
-        for count, event in enumerate(events):
-            of_event = [
-                Metric(NOT_IN_A_NAME.sub("_", key), float(value), event["at"], event["step"])
-                for key, value in event["metrics"].items()
-            ]
-            if metrics and len(metrics) + len(of_event) > MAX_METRICS:
-                break
-            metrics += of_event
-            taken = count + 1
-        self._client.log_batch(self._ids[events[0]["what"]], metrics=metrics)
-        return taken
+    def _log(self, what: str, batch: "Batch") -> None:
+        """All of it, in as many calls as MLflow's limits ask for, at best in one."""
+        for part in batch.parts():
+            self._client.log_batch(self._ids[what], part.metrics, part.params, part.tags)
 
     def _files(self, event: Event) -> None:
         folder = self._outbox.files(event)
         if folder.is_dir():  # else it was taken before
             self._client.log_artifacts(self._ids[event["what"]], str(folder))
 
-    def _end(self, event: Event) -> None:
-        run_id = self._ids[event["what"]]
-        self._client.log_batch(run_id, tags=[RunTag("state", event["state"])])
-        self._client.set_terminated(run_id, event["status"], end_time=event["at"])
+
+@dataclass
+class Batch:
+    """What goes into one run."""
+
+    metrics: list[Metric] = field(default_factory=list)
+    params: list[Param] = field(default_factory=list)
+    tags: list[RunTag] = field(default_factory=list)
+
+    def parts(self) -> Iterator["Batch"]:
+        """No larger than one log_batch call takes: at most 1000 entries in all."""
+        tags = self.tags
+        for first in range(MAX_PARAMS, len(self.params), MAX_PARAMS):
+            yield Batch(params=self.params[first : first + MAX_PARAMS])
+        params, room = self.params[:MAX_PARAMS], MAX_ENTRIES - MAX_PARAMS - len(tags)
+        for first in range(room, len(self.metrics), room):
+            yield Batch(metrics=self.metrics[first : first + room])
+        if params or tags or self.metrics:
+            yield Batch(self.metrics[:room], params, tags)
+
+
+def params_of(start: Event) -> list[Param]:
+    return [Param(key, str(value)) for key, value in flatten(start["config"] or {})]
+
+
+def metrics_of(event: Event) -> list[Metric]:
+    """With the event's own time: MLflow stores the same value, time and step once."""
+    return [
+        Metric(NOT_IN_A_NAME.sub("_", key), float(value), event["at"], event["step"])
+        for key, value in event["metrics"].items()
+    ]
+
+
+def read_ids(file: Path) -> dict[str, str]:
+    """{what: the id of its run}; a line that a kill has cut off is left out, its run is found again."""
+    return dict(entry for line in read_whole_lines(file) for entry in line.items())
 
 
 def create_sqlite(tracking_uri: str) -> None:

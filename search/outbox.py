@@ -34,6 +34,7 @@ class Outbox:
         self._waiting = deque(self.history[self._delivered :])
         self._file = (folder / "events.jsonl").open("ab")
         self._changed = threading.Condition()
+        self._hurried = 0  # who wait until all are delivered
 
     def __len__(self) -> int:
         """How many events wait."""
@@ -60,10 +61,14 @@ class Outbox:
     def files(self, event: Event) -> Path:
         return self.folder / "files" / str(event["files"])
 
-    def waiting(self, most: int, seconds: float) -> list[Event]:
-        """The next events, at least one if it comes within `seconds`."""
+    def waiting(self, most: int, seconds: float, gather: float = 0.0) -> list[Event]:
+        """The next events, at least one if it comes within `seconds`; `gather` seconds longer for more,
+        unless there are `most` or somebody waits until all are delivered."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._waiting), timeout=seconds)
+            if self._changed.wait_for(lambda: bool(self._waiting), timeout=seconds):
+                self._changed.wait_for(
+                    lambda: len(self._waiting) >= most or self._hurried > 0, timeout=gather
+                )
             return [self._waiting[place] for place in range(min(most, len(self._waiting)))]
 
     def delivered(self, count: int) -> None:
@@ -79,7 +84,12 @@ class Outbox:
 
     def wait_until_empty(self, seconds: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting, timeout=seconds)
+            self._hurried += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: not self._waiting, timeout=seconds)
+            finally:
+                self._hurried -= 1
 
     def close(self) -> None:
         self._file.close()

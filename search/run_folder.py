@@ -81,8 +81,8 @@ class RunFolder:
 
     @property
     def mlflow_runs(self) -> Path:
-        """Which MLflow run belongs to what: {"parent": id, "trial/ID": id, "fold/K/F": id}."""
-        return self.mlflow / "runs.json"
+        """Which MLflow run belongs to what, a line each: {"parent": id}, {"trial/ID": id}."""
+        return self.mlflow / "runs.jsonl"
 
     @property
     def ensemble(self) -> Path:
@@ -158,7 +158,11 @@ class RunFolder:
         return read_folds(self.folds_json, dataset)
 
     def mlflow_ids(self) -> dict[str, str]:
-        return json.loads(self.mlflow_runs.read_text()) if self.mlflow_runs.is_file() else {}
+        """{what: the id of its MLflow run}."""
+        if not self.mlflow_runs.is_file():
+            return {}
+        whole, _, _ = self.mlflow_runs.read_text().rpartition("\n")  # a line may be half-written
+        return {what: run for line in whole.splitlines() for what, run in json.loads(line).items()}
 
 
 def new_run_folder(config: SearchConfig) -> RunFolder:

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from mlflow.exceptions import MlflowException
 
 from search.confusion import draw_confusion
@@ -27,6 +26,7 @@ from trashseg.config import TrainConfig
 
 STATUS = {"finished": "FINISHED", "pruned": "KILLED", "stopped": "KILLED", "failed": "FAILED"}
 AT_ONCE = 200  # events that are looked at for one delivery
+GATHER_SECONDS = 1.0  # that MLflow may be behind: what comes together goes into fewer calls
 FLUSH_SECONDS = 30.0
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # between tries to reach a lost server, in seconds
 
@@ -85,12 +85,9 @@ class Tracker:
         self, what: str, name: str, config: TrainConfig | None, tags: Mapping[str, str]
     ) -> None:
         """The run begins, or is taken up again under the id that it has."""
-        first = what not in self._started
         self._mine.add(what)
         tree = config.model_dump(mode="json") if config else None
         self._say("start", what, name=name, config=tree, tags=dict(tags))
-        if first and tree:
-            self.log_text(what, yaml.safe_dump(tree, sort_keys=False), "config.yaml")
 
     def has_started(self, what: str) -> bool:
         return what in self._started
@@ -171,7 +168,7 @@ class Tracker:
     def _deliver(self) -> None:
         try:
             while not self._closing.is_set():
-                if events := self._outbox.waiting(AT_ONCE, seconds=0.2):
+                if events := self._outbox.waiting(AT_ONCE, 0.2, GATHER_SECONDS):
                     self._outbox.delivered(self._send(events))
         except BaseException as bug:  # raised by whoever speaks to the tracker next
             self._bug = bug
@@ -183,11 +180,14 @@ class Tracker:
         tries = 0
         while not self._closing.is_set():
             try:
-                count = self._store.take(events)
+                self._store.take(events)
                 if tries:
                     self._warn(f"MLflow at {self._uri} is back, {len(self._outbox)} events follow")
-                return count
+                return len(events)
             except RefusedError as error:
+                if len(events) > 1:  # which of them? One by one, then
+                    events = events[:1]
+                    continue
                 self._set_aside(events[0], str(error))
                 return 1
             except (OSError, MlflowException) as error:

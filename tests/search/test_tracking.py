@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Metric, Param, Run, RunTag
 
 from search.confusion import draw_confusion
-from search.mlflow_store import MlflowStore, flatten
+from search.mlflow_store import Batch, MlflowStore, flatten
 from search.run_folder import RunFolder
 from search.tracking import Tracker
 from trashseg.config import TrainConfig
@@ -226,6 +226,65 @@ def test_flatten_keeps_order_and_joins_keys_with_dots() -> None:
     assert list(flatten({"b": {"c": {"d": 1}, "e": [2]}, "a": None, "empty": {}})) == [
         ("b.c.d", 1), ("b.e", [2]), ("a", None)
     ]  # fmt: skip
+
+
+# --- many events at once -----------------------------------------------------------------------
+
+
+def test_trials_that_report_in_turn_each_have_their_own(store: Store) -> None:
+    """All of it waits, so that it goes into one delivery."""
+    with store.tracker._outbox._changed:  # nothing is delivered meanwhile
+        trials = [store.start(f"trial/{name}", TrainConfig(seed=name)) for name in (3, 4)]
+        for epoch in (1, 2, 3):
+            for place, trial in enumerate(trials):
+                store.tracker.log_epoch(trial, {"epoch": epoch, "loss": place + epoch / 10})
+        for trial in trials:
+            store.tracker.end(trial, "pruned", "at epoch 3")
+    for place, trial in enumerate(trials):
+        assert store.history(trial, "loss") == {e: place + e / 10 for e in (1, 2, 3)}
+        assert store.get(trial).data.params["seed"] == str(3 + place)
+        assert store.get(trial).data.tags["state"] == "pruned at epoch 3"
+        assert store.get(trial).info.status == "KILLED"
+
+
+def test_a_run_that_ends_and_begins_again_in_one_delivery_goes_on(store: Store) -> None:
+    with store.tracker._outbox._changed:
+        trial = store.start("trial/x", TrainConfig())
+        store.tracker.end(trial, "stopped")
+        store.start(trial, TrainConfig())
+        store.tracker.log_epoch(trial, {"epoch": 1, "loss": 0.5})
+    assert store.get(trial).info.status == "RUNNING"
+    assert store.history(trial, "loss") == {1: 0.5}
+
+
+def test_an_event_that_mlflow_refuses_is_set_aside_and_those_around_it_are_taken(
+    store: Store,
+) -> None:
+    with store.tracker._outbox._changed:
+        run, other = store.start("trial/x"), store.start("trial/y")
+        store.tracker.log_epoch(run, {"epoch": 1, "loss": 0.5})
+        store.tracker.log_epoch(run, {"epoch": 2, "x" * 300: 1.0})  # longer than a name may be
+        store.tracker.log_epoch(run, {"epoch": 3, "loss": 0.25})
+        store.tracker.log_epoch(other, {"epoch": 1, "loss": 0.125})
+    assert store.history(run, "loss") == {1: 0.5, 3: 0.25}
+    assert store.history(other, "loss") == {1: 0.125}
+    [warning] = store.warnings
+    assert "refused metrics of trial/x" in warning
+
+
+def test_a_batch_is_split_as_mlflow_asks() -> None:
+    """100 parameters and 1000 entries in all: of 250 and 2000 the first 100 go with 899 metrics and the
+    tag, then 100 and 50 parameters, then 899 and 202 metrics."""
+    batch = Batch(
+        [Metric("m", n, 0, n) for n in range(2000)],
+        [Param(f"p{n}", "1") for n in range(250)],
+        [RunTag("state", "finished")],
+    )
+    parts = list(batch.parts())
+    sizes = sorted((len(part.metrics), len(part.params), len(part.tags)) for part in parts)
+    assert sizes == [(0, 50, 0), (0, 100, 0), (202, 0, 0), (899, 0, 0), (899, 100, 1)]
+    assert sorted(m.step for part in parts for m in part.metrics) == list(range(2000))
+    assert list(Batch().parts()) == []
 
 
 # --- files -------------------------------------------------------------------------------------

@@ -164,6 +164,19 @@ def test_bundled_weights_are_the_packages() -> None:
     assert len(ours) == len(theirs) - 2
 
 
+def test_a_network_begins_as_if_it_were_the_processs_first_whatever_became_of_others() -> None:
+    """The file is read once a process: nobody may train what was read."""
+    torch.manual_seed(5)
+    first = _model(LITE0, "bundled")
+    begun = {name: value.clone() for name, value in first.state_dict().items()}
+    with torch.no_grad():
+        for value in first.state_dict().values():
+            value.zero_()
+    torch.manual_seed(5)
+    assert _same(_model(LITE0, "bundled").state_dict(), begun)
+    assert any(value.any() for name, value in begun.items() if not name.startswith("encoder."))
+
+
 def test_bundled_weights_make_features_that_tell_photos_apart() -> None:
     model = _model(LITE0, "bundled").eval()
     generator = torch.Generator().manual_seed(0)

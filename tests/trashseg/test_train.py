@@ -168,6 +168,22 @@ def test_folds_that_are_stepped_in_turn_equal_folds_that_run_alone(
 
 
 @pytest.mark.slow
+def test_a_training_learns_nothing_from_those_before_it_in_its_process(
+    sample: Path, tmp_path: Path
+) -> None:
+    """Trials run one after another in one worker, which reads what they have in common once."""
+    config = make_config(epochs=1, model={"weights": "bundled"})
+    first = run(start(config, sample, tmp_path / "first"))
+    other = make_config(
+        epochs=1, model={"weights": "bundled"}, optim={"name": "sgd", "decoder_lr": 0.1}
+    )
+    run(start(other, sample, tmp_path / "other"))
+    last = run(start(config, sample, tmp_path / "last"))
+    assert numbers(last) == numbers(first)
+    assert same(last.last_weights(), first.last_weights())
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_training_killed_at_random_moments_has_the_history_of_one_left_alone(
     sample: Path, tmp_path: Path
