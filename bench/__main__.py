@@ -22,7 +22,16 @@ Bench = Callable[[], list[Comparison]]
 
 def _benches() -> dict[str, Bench]:
     """By name; imported when they run, because some of them measure what an import costs."""
-    from bench import crf, data, ensemble, gpu_ladder, metrics, search_efficiency, training_step, trials
+    from bench import (
+        crf,
+        data,
+        ensemble,
+        gpu_ladder,
+        metrics,
+        search_efficiency,
+        training_step,
+        trials,
+    )
 
     return {
         "data": data.run,

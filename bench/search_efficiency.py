@@ -4,8 +4,8 @@ What random search has found after RANDOM_BUDGET full trainings is the reference
 bench/search_outcomes.py.
 
 The policy's settings were chosen on every other data set, from the first on; what is reported comes from
-the rest. `python -m bench.search_efficiency` runs all of that, goes on after a kill, and writes the table
-of docs/performance.md; `python -m bench search` runs a part.
+the rest. `python -m bench.search_efficiency` runs all of that, goes on after a kill, and writes the
+table of docs/performance.md; `python -m bench search` runs a part.
 """
 
 import argparse

@@ -135,7 +135,9 @@ def test_proposals_are_those_that_optunas_own_storage_gives(
     open_trial = None
     for number in range(14):
         name = ledger.propose()
-        named = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
+        named = study.get_trials(
+            states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        )
         study.sampler = make_sampler(CONFIG, number, named)
         trial = study.ask()
         assert space.sample(trial) == ledger.points[name]
