@@ -1,6 +1,7 @@
 """What our training loop costs beside the bare forward, backward and step, on the same batches."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +61,10 @@ def make_trainer(sample: Path) -> Trainer:
 
 def check_equal(ours: Trainer, bare: Trainer, inputs: Batches) -> None:
     losses = []
-    for epoch in (lambda: train_epoch(ours, 1), lambda: bare_epoch(bare, inputs)):
+    epochs: list[Callable[[], float]] = [
+        lambda: train_epoch(ours, 1), lambda: bare_epoch(bare, inputs)
+    ]  # fmt: skip
+    for epoch in epochs:
         torch.manual_seed(0)  # of the decoder's dropout
         losses.append(epoch())
     if losses[0] != losses[1]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -11,7 +11,9 @@ from search.display import number, print_scores, wide_console
 from search.results import Row, Standing
 from search.run_folder import RunFolder
 from search.status import Status
-from search.study_results import StudyResults, VariantResult
+
+if TYPE_CHECKING:  # it loads torch, which most commands can do without
+    from search.study_results import StudyResults, VariantResult
 
 SHOWN_ROWS = 10
 FEW_PARAMETERS = ("loss.name", "optim.name", "schedule.name", "model.arch", "model.encoder",
@@ -124,7 +126,7 @@ def print_ensemble(run: RunFolder, metrics: Mapping[str, Any]) -> None:
     )
 
 
-def print_study(folder: Path, results: StudyResults) -> None:
+def print_study(folder: Path, results: "StudyResults") -> None:
     """A row for each variant, the best first, and which differences are real."""
     folds, seeds = len(results.folds), len(results.seeds)
     table = Table(title=f"{folder.name}: {results.metric} on {folds} folds with {seeds} seeds")
@@ -144,7 +146,7 @@ def print_study(folder: Path, results: StudyResults) -> None:
     console.print(f"study.csv and study.json: {folder}", soft_wrap=True)
 
 
-def _comparison(variant: VariantResult, results: StudyResults) -> tuple[str, ...]:
+def _comparison(variant: "VariantResult", results: "StudyResults") -> tuple[str, ...]:
     compared = variant.compared
     if compared is None:  # the baseline, or nothing to compare
         return "baseline" if variant.name == results.baseline else "-", "-", "-", "-", "-"
