@@ -17,6 +17,7 @@ from trashseg.config import ModelConfig
 from trashseg.config_file import nearest
 from trashseg.errors import ConfigError, WeightsError
 from trashseg.fcn import FCN8s
+from trashseg.tensorflow import TRAINED_THERE, follow_tensorflow
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3": smp.DeepLabV3,
@@ -76,6 +77,8 @@ def build_model(config: ModelConfig, classes: int, *, pretrained: bool = True) -
             f"({' '.join(str(error).split())[:150] or type(error).__name__}): choose another encoder, "
             "for dpt a tu-vit one, for deeplabv3, deeplabv3plus and pan one that can be dilated"
         ) from error
+    if config.encoder.startswith(TRAINED_THERE):
+        follow_tensorflow(model.get_submodule("encoder"))
     if source == "bundled":
         _load_bundled(model.get_submodule("encoder"))
     elif source != "none" and not hub:

