@@ -183,7 +183,7 @@ def test_a_network_begins_as_if_it_were_the_processs_first_whatever_became_of_ot
 def test_the_bundled_encoder_sees_what_timms_own_network_does(
     arch: str, alike: int, size: int
 ) -> None:
-    """timm pads as TensorFlow does, in which the weights were trained. DeepLab's last stage is dilated."""
+    """timm pads as TensorFlow does, where the weights are from. DeepLab dilates the last stage."""
     ours = _model(LITE0, "bundled", arch).eval().get_submodule("encoder")
     timms = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
     encoder = zip(timms.state_dict(), ours.state_dict().values(), strict=False)  # ours has a head
