@@ -45,12 +45,21 @@ def local_resources(cpus: int | None = None, gpu_memory: float = 1.0) -> Resourc
 def keep_freed_memory() -> None:
     """Have the C library keep what is freed for what is allocated next. Every step allocates what the
     step before has freed; glibc returns large pieces to the system by default, and then each page is
-    handed out and cleared anew: 3 to 10% of a step on a CPU, a quarter of an augmented photo. It takes
-    no more memory than the largest step does. Other C libraries have no mallopt: nothing happens."""
+    handed out and cleared anew: 3 to 10% of a step on a CPU, a quarter of an augmented photo. What is
+    kept goes to pieces where sizes vary, so that it grows: see `return_freed_memory`. Other C libraries
+    have no mallopt: nothing happens."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, KEPT)
         mallopt(M_TRIM_THRESHOLD, KEPT)
+
+
+def return_freed_memory() -> None:
+    """Give the system what is free, once, between epochs; a worker that is used by trial after trial
+    would else keep what the largest of them left in pieces."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 def make_deterministic(seed: int, device: torch.device) -> None:

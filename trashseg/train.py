@@ -31,6 +31,7 @@ from trashseg.device import (
     make_deterministic,
     place,
     random_state,
+    return_freed_memory,
     set_precision,
     set_random_state,
 )
@@ -144,6 +145,7 @@ class FoldTraining:
     def _train_epoch(self) -> dict[int, Tensor]:
         """Enters the epoch's result in the progress; returns the pictured photos' predictions."""
         trainer, epoch = self._trainer, len(self.history) + 1
+        return_freed_memory()
         set_random_state(self._random_state)
         started = time.perf_counter()
         loss = train_epoch(trainer, epoch)
