@@ -1,6 +1,7 @@
 """Searches that are killed at random moments, taken up again, and compared with one left alone.
 
-`python -m tests.faults.campaign --kills 60 --seed 0` is the long campaign (`make faults`).
+`python -m tests.faults.campaign --kills 60 --seed 0` is the long campaign (`make faults`): some searches
+side by side, because most of their time they wait for Ray to notice what it has lost.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +38,7 @@ from trashseg.data.sample import write_sample
 
 ROOT = Path(__file__).parent.parent.parent
 TARGETS = ("driver", "worker", "raylet", "everything")
+SIDE_BY_SIDE = 4  # searches of the long campaign
 PATIENCE = 300.0  # seconds for what takes a few, on a machine that is busy
 SPACE = """
 loss.name: {choice: [cross_entropy, dice]}
@@ -81,8 +84,13 @@ class Search:
     trials: int
     at_a_time: int = 1
     held: bool = False
+    seed: int = 0
+    """Of the moments and targets of its kills."""
     kills: Counter[str] = field(default_factory=Counter)
     process: "subprocess.Popen[str] | None" = None
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
 
     @property
     def run(self) -> RunFolder:
@@ -141,6 +149,29 @@ class Search:
                 return True
             time.sleep(0.02)
         return False
+
+    def strike(self, kills: int, targets: tuple[str, ...] = TARGETS) -> None:
+        """Kill it so often, each time at a random moment, or until it has ended, which a held one does
+        not."""
+        struck = 0
+        while struck < kills:
+            if self.process is None:
+                self.start()
+            if not self._wait():
+                assert not self.held, f"ended by itself:\n{self.log()[-3000:]}"
+                return
+            struck += self.kill(self.random.choice(targets))
+
+    def _wait(self) -> bool:
+        """Until a random moment: of the start, or within the work of some epochs from now; whether it
+        still runs then."""
+        assert self.process is not None
+        if self.random.random() < 0.25:
+            time.sleep(self.random.uniform(0.0, 12.0))
+        elif not self.wait_for_epochs(self.random.randint(1, 3)):
+            return False
+        time.sleep(self.random.uniform(0.0, 0.6))
+        return self.process.poll() is None
 
     def kill(self, target: str) -> bool:
         """Kill it now; False where there is nothing to kill (yet, or any more)."""
@@ -232,41 +263,32 @@ def check_mlflow(search: Search, epochs: dict[str, int]) -> None:
 # --- the campaign ----------------------------------------------------------------------------------
 
 
-class Campaign:
-    """Searches in one folder, all like the one that was left alone."""
+def prepare(folder: Path) -> None:
+    """Photos and a space, for all searches in the folder."""
+    write_sample(folder / "sample", images=20, size=64, seed=0)
+    (folder / "space.yaml").write_text(SPACE)
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.random = folder, random.Random(seed)
-        write_sample(folder / "sample", images=20, size=64, seed=0)
-        (folder / "space.yaml").write_text(SPACE)
 
-    def leaderboard_left_alone(self, trials: int) -> str:
-        search = Search(self.folder, f"alone_{trials}", trials)
-        search.finish()
-        check(search)
-        return search.run.leaderboard.read_text()
+def leaderboard_left_alone(folder: Path, trials: int) -> str:
+    search = Search(folder, f"alone_{trials}", trials)
+    search.finish()
+    check(search)
+    return search.run.leaderboard.read_text()
 
-    def strike(self, search: Search, kills: int, targets: tuple[str, ...] = TARGETS) -> None:
-        """Kill the search so often, each time at a random moment, or until it has ended, which a
-        held one does not."""
-        struck = 0
-        while struck < kills:
-            if search.process is None:
-                search.start()
-            if not self._wait(search):
-                assert not search.held, f"ended by itself:\n{search.log()[-3000:]}"
-                return
-            struck += search.kill(self.random.choice(targets))
 
-    def _wait(self, search: Search) -> bool:
-        """A random moment: of the start, or within the work of some epochs from now."""
-        assert search.process is not None
-        if self.random.random() < 0.25:
-            time.sleep(self.random.uniform(0.0, 12.0))
-        elif not search.wait_for_epochs(self.random.randint(1, 3)):
-            return False
-        time.sleep(self.random.uniform(0.0, 0.6))
-        return search.process.poll() is None
+def fight(folder: Path, number: int, seed: int, expected: str) -> Counter[str]:
+    """One search from its start to its end; returns its kills."""
+    search = Search(
+        folder, f"search_{number:03d}", 5, at_a_time=1 if number % 3 else 2,
+        seed=1000 * seed + number,
+    )  # fmt: skip
+    search.strike(search.random.randint(1, 4))
+    search.finish()
+    check(search)
+    if search.at_a_time == 1:
+        assert search.run.leaderboard.read_text() == expected
+    print(f"{search.name}: {search.at_a_time} at a time, {dict(search.kills)}", flush=True)
+    return search.kills
 
 
 def main() -> None:
@@ -275,24 +297,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     total: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="trashseg-faults-") as folder:
-        campaign = Campaign(Path(folder), asked.seed)
-        expected = campaign.leaderboard_left_alone(trials=5)
-        number = 0
+    fought = 0
+    with (
+        tempfile.TemporaryDirectory(prefix="trashseg-faults-") as scratch,
+        ThreadPoolExecutor(SIDE_BY_SIDE) as pool,
+    ):
+        folder = Path(scratch)
+        prepare(folder)
+        expected = leaderboard_left_alone(folder, trials=5)
         while sum(total.values()) < asked.kills:
-            number += 1
-            search = Search(
-                campaign.folder, f"search_{number:03d}", 5, at_a_time=1 if number % 3 else 2
-            )
-            campaign.strike(search, kills=campaign.random.randint(1, 4))
-            search.finish()
-            check(search)
-            if search.at_a_time == 1:
-                assert search.run.leaderboard.read_text() == expected
-            total += search.kills
-            print(f"{search.name}: {search.at_a_time} at a time, {dict(search.kills)}", flush=True)
+            numbers = range(fought + 1, fought + SIDE_BY_SIDE + 1)
+            for kills in pool.map(lambda n: fight(folder, n, asked.seed, expected), numbers):
+                total += kills
+            fought += SIDE_BY_SIDE
     print(
-        f"{sum(total.values())} kills {dict(total)} over {number} searches: 0 trials lost, "
+        f"{sum(total.values())} kills {dict(total)} over {fought} searches: 0 trials lost, "
         "0 repeated, 0 epochs trained twice, 0 MLflow runs orphaned; the leaderboards of those "
         "with one trial at a time equal the undisturbed one to the byte"
     )

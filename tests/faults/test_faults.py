@@ -15,10 +15,11 @@ from tests.faults.campaign import (
     PATIENCE,
     ROOT,
     TARGETS,
-    Campaign,
     Search,
     check,
     kill_hard,
+    leaderboard_left_alone,
+    prepare,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -27,11 +28,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 def test_a_search_killed_at_random_moments_gives_the_leaderboard_of_one_left_alone(
     tmp_path: Path,
 ) -> None:
-    campaign = Campaign(tmp_path, seed=1)
-    expected = campaign.leaderboard_left_alone(trials=4)
-    search = Search(tmp_path, "killed", trials=4, held=True)
+    prepare(tmp_path)
+    expected = leaderboard_left_alone(tmp_path, trials=4)
+    search = Search(tmp_path, "killed", trials=4, held=True, seed=1)
     for target in TARGETS:
-        campaign.strike(search, kills=1, targets=(target,))
+        search.strike(1, (target,))
     assert search.kills == dict.fromkeys(TARGETS, 1)
     search.finish()
     check(search)
@@ -80,9 +81,9 @@ def kill_family(process: "subprocess.Popen[bytes]") -> None:
 def test_two_trials_at_a_time_are_neither_lost_nor_repeated_when_everything_is_killed(
     tmp_path: Path,
 ) -> None:
-    campaign = Campaign(tmp_path, seed=2)
-    search = Search(tmp_path, "pair", trials=4, at_a_time=2, held=True)
-    campaign.strike(search, kills=1, targets=("everything",))
+    prepare(tmp_path)
+    search = Search(tmp_path, "pair", trials=4, at_a_time=2, held=True, seed=2)
+    search.strike(1, ("everything",))
     assert search.kills == {"everything": 1}
     search.finish()
     check(search)
