@@ -54,7 +54,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(BY_FILE)
 	$(BIN)/python -m pytest -m slow -n 3 $(BY_FILE)
 
-# searches that are killed at random moments and taken up again: about half an hour
+# searches that are killed at random moments and taken up again: 30 to 40 minutes
 faults: .venv/installed
 	$(BIN)/python -m tests.faults.campaign
 
