@@ -139,7 +139,7 @@ def search(
             config = _kept_config(name, storage)
         resolved = _resolve(config, given, set_)
         from search.driver import run_search
-        from search.report import print_leaderboard
+        from search.tables import print_leaderboard
 
         run, rows = run_search(resolved, resume=resume)
         print_leaderboard(run, rows)
@@ -169,7 +169,7 @@ def _kept_config(name: str | None, storage: Path | None) -> Path:
 def status(name: Name, storage: Storage = Path("runs")) -> None:
     """How a search is doing: trials, rungs, epochs an hour, time to go; from any terminal."""
     with user_errors():
-        from search.report import print_status
+        from search.tables import print_status
         from search.run_folder import open_run_folder
         from search.status import read_status
 
@@ -189,7 +189,7 @@ def retrain(
     """Choose the best configurations on more folds, train them on every fold; what exists is kept."""
     with user_errors():
         from search.finals import retrain as run_retrain
-        from search.report import ensemble_command
+        from search.tables import ensemble_command
         from search.run_folder import open_run_folder
 
         run = open_run_folder(name, storage)
@@ -207,7 +207,7 @@ def ensemble(
     """Average the folds' predictions, refine them where it helps, score; trains what is missing."""
     with user_errors():
         from search.ensemble import run_ensemble
-        from search.report import print_ensemble
+        from search.tables import print_ensemble
         from search.run_folder import open_run_folder
 
         run = open_run_folder(name, storage)
@@ -237,7 +237,7 @@ def tune_post(
     """Search CRF parameters and views out of fold; build the ensemble anew without any training."""
     with user_errors():
         from search.post import tune_post as run_tune_post
-        from search.report import print_ensemble
+        from search.tables import print_ensemble
         from search.run_folder import open_run_folder
 
         run = open_run_folder(name, storage)
@@ -272,7 +272,7 @@ def study(
     }
     with user_errors():
         resolved = _resolve(config, given, set_)
-        from search.report import print_study
+        from search.tables import print_study
         from search.study import load_study, run_study
 
         run, results = run_study(load_study(which), resolved, folds, seeds)

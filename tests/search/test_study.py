@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import launch
 from search.config import SearchConfig, load_search_config
-from search.report import print_study
+from search.tables import print_study
 from search.run_folder import RunFolder
 from search.significance import Comparison, Verdict
 from search.study import STUDIES, StudyFile, folds_of, load_study, plan, run_study
