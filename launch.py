@@ -313,6 +313,22 @@ def results(
 
 
 @app.command()
+def report(
+    name: Name,
+    storage: Storage = Path("runs"),
+    png: Annotated[
+        bool, typer.Option("--png", help="The figures as PNG too, in runs/NAME/figures.")
+    ] = False,
+) -> None:
+    """What came out of a run, as one HTML page; logged to MLflow. Also while the run goes on."""
+    with user_errors():
+        from search.report.build import write_report
+        from search.run_folder import open_run_folder
+
+        write_report(open_run_folder(name, storage), png)
+
+
+@app.command()
 def train(
     config: Annotated[Path, typer.Option(help="YAML file, such as runs/NAME/best/0.yaml.")],
     data: Annotated[Path, typer.Option(help="Folder of the photos and their json.")],
