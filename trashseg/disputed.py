@@ -118,7 +118,7 @@ def read_mask(folder: Path, photo: Photo) -> Mask:
 
 
 def mean_iou(counts: NDArray[np.int64]) -> float:
-    """Of one photo (C, C), over the classes in its truth or prediction, as trashseg/metrics.py has it."""
+    """Of one photo (C, C), over the classes in its truth or prediction, as in trashseg/metrics.py."""
     hits = np.diagonal(counts)
     union = counts.sum(0) + counts.sum(1) - hits
     return float((hits[union > 0] / union[union > 0]).mean())

@@ -36,9 +36,7 @@ def write_report(run: RunFolder, png: bool = False) -> Path:
     return run.report
 
 
-def look_at_photos(
-    run: RunFolder, facts: Facts, display: Display
-) -> tuple[Gallery | None, str]:
+def look_at_photos(run: RunFolder, facts: Facts, display: Display) -> tuple[Gallery | None, str]:
     """None without an ensemble, and where photos, masks or votes are gone: then with the reason, which
     the page and the terminal say."""
     if facts.ensemble is None:
@@ -53,7 +51,9 @@ def look_at_photos(
 def log(run: RunFolder, figures: dict[str, Figure], display: Display) -> None:
     """To the parent in MLflow, which one command at a time may speak to."""
     if run.is_locked():
-        display.line("not logged to MLflow: another command works on the run; report again after it")
+        display.line(
+            "not logged to MLflow: another command works on the run; report again after it"
+        )
         return
     from search.tracking import Tracker
 

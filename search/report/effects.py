@@ -161,7 +161,9 @@ def effect(
 ) -> Effect:
     """Of the trials that have a score; not corrected yet."""
     sides = [
-        np.array([scores[trial] for trial, has in has_it.items() if trial in scores and has == side])
+        np.array(
+            [scores[trial] for trial, has in has_it.items() if trial in scores and has == side]
+        )
         for side in (True, False)
     ]
     ours, others = sides
@@ -201,7 +203,9 @@ def verdict(difference: float, p_holm: float) -> Verdict:
 def bootstrap_interval(ours: Scores, others: Scores) -> tuple[float, float]:
     """Percentiles of the difference of means, each side resampled on its own; always the same draws."""
     rng = np.random.default_rng(0)
-    means = [side[rng.integers(0, len(side), (RESAMPLES, len(side)))].mean(1) for side in (ours, others)]
+    means = [
+        side[rng.integers(0, len(side), (RESAMPLES, len(side)))].mean(1) for side in (ours, others)
+    ]
     low, high = np.quantile(means[0] - means[1], [ALPHA / 2, 1 - ALPHA / 2])
     return float(low), float(high)
 

@@ -93,9 +93,7 @@ def read_confusion(run: RunFolder) -> tuple[tuple[str, ...], tuple[tuple[int, ..
     return tuple(header[1:]), tuple(tuple(map(int, row[1:])) for row in rows)
 
 
-def against(
-    nested: Scores, alone: Scores | None, config: SearchConfig
-) -> Comparison | None:
+def against(nested: Scores, alone: Scores | None, config: SearchConfig) -> Comparison | None:
     overlap = 1 / (config.data.folds - 1)
     both = compare({"alone": alone or {}, "nested": nested}, "alone", overlap)
     return both.get("nested")

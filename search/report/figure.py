@@ -16,7 +16,12 @@ GREY = "#8c8c8c"
 FAINT = "rgba(140, 140, 140, 0.35)"
 WINNER, HAND, FINISHED, STOPPED, FAILED, OPEN = BLUE, ORANGE, SKY, GREY, PURPLE, GREEN
 STATES = {"finished": FINISHED, "pruned": STOPPED, "failed": FAILED, "open": OPEN}
-NAMES = {"finished": "ran to the end", "pruned": "stopped early", "failed": "failed", "open": "open"}
+NAMES = {
+    "finished": "ran to the end",
+    "pruned": "stopped early",
+    "failed": "failed",
+    "open": "open",
+}
 SHADES = [[0, "rgba(0, 114, 178, 0.03)"], [1, BLUE]]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 
@@ -84,8 +89,8 @@ def rows_height(rows: int, a_row: int = 30, around: int = 110) -> int:
     return around + a_row * max(rows, 2)
 
 
-def error_bars(down: Sequence[float], up: Sequence[float]) -> Tree:
+def error_bars(down: Sequence[float], up: Sequence[float], colour: str = GREY) -> Tree:
     return {
         "type": "data", "symmetric": False, "array": list(up), "arrayminus": list(down),
-        "thickness": 2, "width": 5,
+        "thickness": 2, "width": 5, "color": colour,
     }  # fmt: skip

@@ -18,7 +18,7 @@ def draw_all(facts: Facts) -> dict[str, Figure]:
     figures = [
         draw_contenders(facts),
         draw_additions(facts),
-        *map(draw_effects, facts.families),
+        *(draw_effects(family, facts.metric) for family in facts.families),
         draw_importance(facts.importances),
         draw_curves(facts),
         draw_epochs(facts),

@@ -13,28 +13,28 @@ from search.report.figure import (
     upright,
 )
 from search.report.importance import Importances
+from search.report.wording import noun
 
 COLOURS = {"helps": BLUE, "harms": ORANGE, "not shown": GREY, "too few": GREY}
 SHOWN_PARAMETERS = 15
 
 
-def draw_effects(family: Family) -> Figure | None:
+def draw_effects(family: Family, metric: str) -> Figure | None:
     """A forest plot; those without an interval as open marks."""
     drawn = [effect for effect in family.effects if effect.difference is not None]
     if not drawn:
         return None
-    what = "augmentation" if family.key == "augment" else family.key.removesuffix(".name")
     return Figure(
         name=f"effect_{family.key.replace('.', '_')}",
-        title=f"Effect of each {what}",
-        note=f"Difference of the mean score after epoch {family.epoch}, over {family.trials} trials, "
-        "with its 95 % bootstrap interval. An open mark has fewer than "
-        f"{FEWEST} trials on one side and no interval. Grey: not shown to be more than chance.",
+        title=f"Effect of each {noun(family.key)}",
+        note=f"Difference of the mean {metric} after epoch {family.epoch} between trials with it and "
+        "the others (their numbers in brackets), with its 95 % bootstrap interval. An open mark has "
+        f"fewer than {FEWEST} trials on one side and no interval. Grey: not shown to be more than chance.",
         data=[_forest([e for e in drawn if e.verdict == verdict], verdict) for verdict in COLOURS],
         layout={
             "showlegend": False,
             "shapes": [upright(0, dash="solid")],
-            "xaxis": titled("difference in score", tickformat="+.2f"),
+            "xaxis": titled(f"difference in {metric}", tickformat="+.2f"),
             "yaxis": {
                 "categoryorder": "array",
                 "categoryarray": [_label(effect) for effect in reversed(drawn)],
@@ -59,6 +59,7 @@ def _forest(effects: list[Effect], verdict: str) -> Tree:
         "error_x": error_bars(
             [d - low for (low, _), d in zip(ends, differences, strict=True)],
             [high - d for (_, high), d in zip(ends, differences, strict=True)],
+            COLOURS[verdict],
         ),
         "marker": {
             "color": COLOURS[verdict], "size": 10,
@@ -83,7 +84,8 @@ def draw_importance(importances: Importances) -> Figure | None:
         title="Which parameters matter",
         note=f"PED-ANOVA: how differently the best {importances.best_share:.0%} of "
         f"{importances.trials} trials after epoch {importances.epoch} choose a parameter than all do. "
-        "A bar that does not pass its mark is no more than chance gives in 19 of 20 cases.",
+        "Chance alone stays below the mark in 19 of 20 cases: grey bars are no more than that, and of "
+        f"{len(importances.parameters)} parameters about one in 20 is blue by chance.",
         data=[
             {
                 "type": "bar", "orientation": "h", "name": "importance", "y": names,
@@ -108,4 +110,5 @@ def draw_importance(importances: Importances) -> Figure | None:
             "yaxis": {"type": "category", "ticks": ""},
         },
         height=rows_height(len(shown), 26, 120),
+        least_width=520,
     )  # fmt: skip

@@ -38,6 +38,7 @@ def draw_contenders(facts: Facts) -> Figure | None:
         return None
     singles = [(c, pair, score) for c in contenders for pair, score in c.scores.items()]
     colours = [_colour(contender, facts.outcome.winner) for contender in contenders]
+    errors = [contender.standard_error or 0.0 for contender in contenders]
     return Figure(
         name="final_choice",
         title="The final choice: the best configurations on more folds",
@@ -45,7 +46,7 @@ def draw_contenders(facts: Facts) -> Figure | None:
         "the mean with its standard error, which allows for the photos that folds share.",
         data=[
             {
-                "type": "scatter", "mode": "markers", "name": "one training",
+                "type": "scatter", "mode": "markers", "showlegend": False,
                 "x": [score for _, _, score in singles],
                 "y": [_label(contender) for contender, _, _ in singles],
                 "text": [f"fold {pair.replace('/', ', seed ')}" for _, pair, _ in singles],
@@ -53,10 +54,10 @@ def draw_contenders(facts: Facts) -> Figure | None:
                 "hovertemplate": "%{y}, %{text}: %{x:.4f}<extra></extra>",
             },
             {
-                "type": "scatter", "mode": "markers", "name": "mean ± standard error",
+                "type": "scatter", "mode": "markers", "showlegend": False,
                 "x": [contender.mean for contender in contenders],
                 "y": [_label(contender) for contender in contenders],
-                "error_x": error_bars(*[[c.standard_error or 0.0 for c in contenders]] * 2),
+                "error_x": error_bars(errors, errors),
                 "marker": {"color": colours, "size": 13, "symbol": "diamond"},
                 "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
             },
@@ -128,7 +129,9 @@ def draw_classes(ensemble: EnsembleFacts) -> Figure:
     classes = sorted(ensemble.classes, key=lambda name: final[name] or 0.0)
     best = next(iter(ensemble.candidates))
     shown = [
-        _by_class(f"{best}, all its folds", ensemble.candidates[best]["iou"], classes, "circle", SKY),
+        _by_class(
+            f"{best}, all its folds", ensemble.candidates[best]["iou"], classes, "circle", SKY
+        ),
         *(
             _by_class(KINDS[kind], scores["iou"], classes, symbol, colour)
             for (kind, scores), symbol, colour in zip(
@@ -198,8 +201,10 @@ def draw_confusion(ensemble: EnsembleFacts) -> Figure:
             }
         ],
         layout={
-            "xaxis": titled("prediction", tickangle=-45, ticks="", type="category"),
-            "yaxis": titled("truth", autorange="reversed", ticks="", type="category"),
+            "xaxis": titled("prediction", tickangle=-45, ticks="", type="category", showgrid=False),
+            "yaxis": titled(
+                "truth", autorange="reversed", ticks="", type="category", showgrid=False
+            ),
         },
         height=rows_height(len(ensemble.classes), 32, 170),
         least_width=48 * len(ensemble.classes),

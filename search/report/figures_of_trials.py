@@ -7,7 +7,6 @@ from typing import Any
 from search.report.facts import Facts
 from search.report.figure import (
     FAINT,
-    FINISHED,
     GREY,
     HAND,
     NAMES,
@@ -19,19 +18,19 @@ from search.report.figure import (
     upright,
 )
 from search.report.trials import TrialFacts
-from search.space import Value
+from search.space import Value, key_of
 
 SHOWN_AXES = 9  # of the parallel coordinates, without the score
-Role = tuple[str, str, int]  # name in the legend, colour, width of the line
+Role = tuple[str, str, float]  # name in the legend, colour, width of the line
 
 
 def role(trial: TrialFacts, winner: str | None) -> Role:
     """Hand tuning and the winner stand out; the others by how they ended."""
     if trial.name == winner:
-        return "winner (hand-tuned)" if trial.hand_tuned else "winner", WINNER, 3
+        return "winner (hand-tuned)" if trial.hand_tuned else "winner", WINNER, 3.0
     if trial.hand_tuned:
-        return "hand-tuned", HAND, 3
-    return NAMES[trial.state], STATES[trial.state], 1
+        return "hand-tuned", HAND, 3.0
+    return NAMES[trial.state], STATES[trial.state], 1.5
 
 
 def draw_curves(facts: Facts) -> Figure | None:
@@ -53,12 +52,19 @@ def draw_curves(facts: Facts) -> Figure | None:
             _crosses([trial for trial in trials if trial.state in ("pruned", "failed")]),
         ],
         layout={
-            "shapes": [upright(rung.epoch) for rung in facts.rungs],
-            "xaxis": titled("epoch", tickformat="d", rangemode="tozero"),
+            "shapes": [upright(rung.epoch, dash="dash", width=1.5) for rung in facts.rungs],
+            "annotations": [
+                {
+                    "x": rung.epoch, "y": 1, "yref": "paper", "yanchor": "top", "xanchor": "left",
+                    "text": "rung", "showarrow": False, "font": {"size": 11}, "xshift": 2,
+                }
+                for rung in facts.rungs
+            ],
+            "xaxis": titled("epoch", tickformat="d", range=[0.5, facts.epochs * 1.03]),
             "yaxis": titled(f"best {facts.metric} so far", tickformat=".2f"),
         },
         height=460,
-    )
+    )  # fmt: skip
 
 
 def _curves(trials: Sequence[TrialFacts], of_role: Role, winner: str | None) -> Tree:
@@ -73,7 +79,7 @@ def _curves(trials: Sequence[TrialFacts], of_role: Role, winner: str | None) -> 
         text += [described(trial)] * (len(trial.curve) + 1)
     return {
         "type": "scatter", "mode": "lines", "name": name, "x": x, "y": y, "text": text,
-        "line": {"color": colour, "width": width}, "opacity": 1 if width > 1 else 0.8,
+        "line": {"color": colour, "width": width}, "opacity": 1 if width > 2 else 0.8,
         "hovertemplate": "%{text}<br>epoch %{x}: %{y:.4f}<extra></extra>",
     }  # fmt: skip
 
@@ -119,13 +125,11 @@ def draw_epochs(facts: Facts) -> Figure:
     return Figure(
         name="epochs",
         title="Epochs trained and saved",
-        note=f"{facts.saved.trained} epochs were trained; training all finished and stopped trials to "
-        f"epoch {facts.epochs} would have taken {facts.saved.full}. Stopping at rungs saved "
-        f"{facts.saved.saved_by_rungs}, ending what no longer got better "
-        f"{facts.saved.saved_by_patience}.",
+        note=_savings(facts),
         data=[*bars, saved],
         layout={
             "barmode": "stack",
+            "legend": {"traceorder": "normal"},
             "bargap": 0.15,
             "xaxis": titled(
                 "trial, in the order of proposal",
@@ -136,6 +140,16 @@ def draw_epochs(facts: Facts) -> Figure:
         },
         height=320,
     )  # fmt: skip
+
+
+def _savings(facts: Facts) -> str:
+    saved = facts.saved
+    patience = f", ending what no longer got better {saved.saved_by_patience}"
+    return (
+        f"{saved.trained} epochs were trained; training all finished and stopped trials to epoch "
+        f"{facts.epochs} would have taken {saved.full}. Stopping at rungs saved {saved.saved_by_rungs}"
+        f"{patience if saved.saved_by_patience else ''}."
+    )
 
 
 # --- parallel coordinates ----------------------------------------------------------------------
@@ -159,7 +173,7 @@ def draw_parallel(facts: Facts) -> Figure | None:
         note="Each line is a trial: its choices from left to right, its best score at the right end. "
         "A line is broken where the trial does not have the parameter. "
         + (
-            f"The {len(axes)} parameters that matter most."
+            f"The {len(axes)} parameters that stand out most."
             if len(axes) < len(all_keys(facts))
             else "All parameters of the search."
         ),
@@ -177,7 +191,7 @@ def draw_parallel(facts: Facts) -> Figure | None:
             "yaxis": {"visible": False, "range": [-0.1, 1.12]},
         },
         height=520,
-        least_width=110 * len(columns),
+        least_width=98 * len(columns),
     )  # fmt: skip
 
 
@@ -186,8 +200,9 @@ def all_keys(facts: Facts) -> list[str]:
 
 
 def shown_axes(facts: Facts) -> list[str]:
-    """By importance where that is known; the loss always, first."""
-    known = [each.parameter.partition("@")[0] for each in facts.importances.parameters]
+    """By how far their importance is above chance, where that is known; the loss always, first."""
+    ranked = sorted(facts.importances.parameters, key=lambda each: each.chance - each.share)
+    known = [key_of(each.parameter) for each in ranked]
     keys = list(dict.fromkeys([*known, *all_keys(facts)]))
     keys.sort(key=lambda key: key != "loss.name")
     return keys[:SHOWN_AXES]
@@ -221,7 +236,9 @@ class Axis:
         """Its words, or its ends."""
         ends = [] if self._words else [min(self._numbers), max(self._numbers)]
         texts: list[tuple[Any, str, str]] = [(word, word, "middle") for word in self._words]
-        texts += [(end, f"{end:.3g}", side) for end, side in zip(ends, ("top", "bottom"))]
+        texts += [
+            (end, f"{end:.3g}", side) for end, side in zip(ends, ("top", "bottom"), strict=False)
+        ]
         return [
             {
                 "x": place, "y": self.at(value), "text": text, "showarrow": False,
@@ -243,8 +260,8 @@ def _line(trial: TrialFacts, columns: Sequence[Axis], facts: Facts, seen: set[st
         "type": "scatter", "mode": "lines+markers", "name": name, "legendgroup": name,
         "showlegend": first, "x": list(range(len(columns))),
         "y": [*heights, score.at(trial.best)],
-        "line": {"color": colour, "width": width, "shape": "spline", "smoothing": 0.6},
-        "marker": {"size": 4 + width, "color": colour}, "opacity": 1 if width > 1 else 0.65,
+        "line": {"color": colour, "width": width},
+        "marker": {"size": 4 + width, "color": colour}, "opacity": 1 if width > 2 else 0.65,
         "text": [f"{key}: {shown(trial.point.get(key))}" for key in keys]
         + [f"best {facts.metric}: {shown(trial.best)}"],
         "hovertemplate": f"{described(trial)}<br>%{{text}}<extra></extra>",

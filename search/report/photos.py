@@ -84,8 +84,8 @@ def read_gallery(run: RunFolder, on_photo: Callable[[], None] = lambda: None) ->
 
 
 def pick(photos: Sequence[PhotoFacts]) -> dict[str, tuple[str, ...]]:
-    """`SHOWN` of each, fewer where best and worst would be the same ones. Disputed are those whose voters
-    disagree on most pixels; where each photo has but one voter, those that it is least sure of."""
+    """`SHOWN` of each, fewer where best and worst would be the same ones. Disputed are those whose
+    voters disagree on most pixels; where each photo has but one, those that it is least sure of."""
     several = any(photo.voters > 1 for photo in photos)
     count = min(SHOWN, max(1, len(photos) // 2)) if photos else 0
     ranked = sorted(photos, key=lambda photo: (-photo.scores.iou, photo.file_name))
@@ -133,7 +133,9 @@ def draw(vote: Vote, maps: dict[str, Image], dataset: CocoDataset) -> dict[str, 
     for caption, mask in maps.items():
         fitted = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
         pictures[caption] = overlay(small, np.asarray(fitted, np.uint8), len(dataset.classes))
-    pictures["how sure the vote is"] = heat(cv2.resize(probability(vote), size))
+    pictures["how sure the vote is"] = heat(
+        np.asarray(cv2.resize(probability(vote), size), np.float32)
+    )
     return {caption: data_uri(picture) for caption, picture in pictures.items()}
 
 
@@ -144,7 +146,7 @@ def shrunk(image: Image, interpolation: int) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=interpolation), dtype=np.uint8)
 
 
-def heat(values: NDArray[np.floating]) -> Image:
+def heat(values: NDArray[np.float32]) -> Image:
     """0 to 1 as dark blue to yellow, which colour-blind people read too."""
     scaled = np.clip(values * 255, 0, 255).astype(np.uint8)
     coloured = cv2.applyColorMap(scaled, cv2.COLORMAP_CIVIDIS)

@@ -1,8 +1,8 @@
 """The page's figures as PNG files, for a paper: drawn by an installed Chromium or Chrome.
 
 `kaleido` (extra "figures") drives the browser. It takes the one that BROWSER_PATH names, or else the
-first that it finds; without its sandbox, so that it starts for root and in containers too: all that it is
-shown are our own figures. No request leaves the machine: MathJax, which it would fetch, is left out.
+first that it finds; without its sandbox, so that it starts for root and in containers too: all that it
+is shown are our own figures. No request leaves the machine: MathJax, which it would fetch, is left out.
 """
 
 import os
@@ -27,7 +27,9 @@ def check_png() -> None:
 
     named = os.environ.get("BROWSER_PATH")
     if named and not Path(named).is_file():
-        raise TrashSegError(f"--png: BROWSER_PATH is {named}: no such file: name Chromium or Chrome")
+        raise TrashSegError(
+            f"--png: BROWSER_PATH is {named}: no such file: name Chromium or Chrome"
+        )
     if Chromium.find_browser(skip_local=False) is None:
         raise TrashSegError(
             "--png: needs Chromium or Chrome: install one, or name it in BROWSER_PATH"

@@ -96,7 +96,9 @@ def read_times(
 
 def machines(places: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Each host with its device, once."""
-    return tuple(sorted({f"{host} ({device})" if device else host for host, device in places if host}))
+    return tuple(
+        sorted({f"{host} ({device})" if device else host for host, device in places if host})
+    )
 
 
 def read_events(file: Path) -> Iterator[dict[str, Any]]:

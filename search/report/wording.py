@@ -16,6 +16,8 @@ class Headline:
     """A number that is read first."""
 
     value: str
+    error: str
+    """± its standard error; empty where it has none."""
     what: str
     detail: str
 
@@ -28,7 +30,11 @@ def signed(value: float | None, error: float | None = None) -> str:
     """With its standard error, where it has one."""
     if value is None:
         return "-"
-    return f"{value:+.3f}" + (f" ± {error:.3f}" if error is not None else "")
+    return f"{value:+.3f} {give_or_take(error)}".rstrip()
+
+
+def give_or_take(error: float | None) -> str:
+    return "" if error is None else f"± {error:.3f}"
 
 
 def percent(share: float) -> str:
@@ -59,6 +65,7 @@ def headlines(facts: Facts) -> list[Headline]:
     found.append(
         Headline(
             percent(saved.share),
+            "",
             "of the epochs saved",
             f"{saved.trained} trained; to the end it would have been {saved.full}"
             if saved.full
@@ -67,9 +74,7 @@ def headlines(facts: Facts) -> list[Headline]:
     )
     ended = ", ".join(f"{n} {state}" for state in COUNTED if (n := facts.count(state)))
     found.append(
-        Headline(
-            str(len(facts.trials)), "trials" + (" so far" if facts.active else ""), ended
-        )
+        Headline(str(len(facts.trials)), "", "trials" + (" so far" if facts.active else ""), ended)
     )
     return found
 
@@ -81,19 +86,18 @@ def _best(facts: Facts) -> Headline:
     if facts.ensemble is not None:
         value = facts.ensemble.nested[facts.metric]
         return Headline(
-            score(value), f"{facts.metric} of the ensemble",
+            score(value), "", f"{facts.metric} of the ensemble",
             "out of fold, under choices made on the other folds: the score to quote",
         )  # fmt: skip
     winner = facts.outcome.contender(facts.outcome.winner)
     if winner is not None and len(winner.scores) > 1:
-        error = "" if winner.standard_error is None else f" ± {winner.standard_error:.3f}"
         return Headline(
-            score(winner.mean), f"{facts.metric} of {winner.name}",
-            f"{error} over {len(winner.scores)} folds and seeds".strip(),
+            score(winner.mean), give_or_take(winner.standard_error),
+            f"{facts.metric} of {winner.name}", f"mean of {len(winner.scores)} trainings, out of fold",
         )  # fmt: skip
     best = max(facts.trials, key=lambda trial: trial.best or 0.0)
     detail = "its best epoch, on the fold that the search compared on"
-    return Headline(score(best.best), f"{facts.metric} of {best.name}", detail)
+    return Headline(score(best.best), "", f"{facts.metric} of {best.name}", detail)
 
 
 def _gain(what: str, compared: Comparison) -> Headline:
@@ -103,8 +107,8 @@ def _gain(what: str, compared: Comparison) -> Headline:
         "undecided": "within the noise",
     }
     return Headline(
-        signed(compared.difference, compared.standard_error), what,
-        f"{verdicts[compared.verdict]}; {compared.pairs} pairs of trainings",
+        signed(compared.difference), give_or_take(compared.standard_error), what,
+        f"{verdicts[compared.verdict]}; {compared.pairs} paired trainings",
     )  # fmt: skip
 
 
@@ -174,10 +178,10 @@ def _against_hand(
 
 
 def _judged(compared: Comparison, whom: str) -> str:
-    """"is ahead of hand tuning by +0.020 ± 0.010 on 5 pairs of trainings: more than chance (p = 0.01)"."""
+    """Such as: is ahead of hand tuning by +0.020 ± 0.010 over 5 paired trainings: more than chance."""
     ahead = "ahead of" if compared.difference >= 0 else "behind"
     amount = signed(compared.difference, compared.standard_error)
-    start = f"is {ahead} {whom} by {amount} on {compared.pairs} folds and seeds"
+    start = f"is {ahead} {whom} by {amount} over {compared.pairs} paired trainings"
     if compared.p_holm is None:
         return f"{start}: one pair cannot tell whether that is noise"
     p = f"p = {compared.p_holm:.2g}"
@@ -212,9 +216,16 @@ def best_rows(facts: Facts, count: int = 10) -> list[TrialFacts]:
 # --- effects -----------------------------------------------------------------------------------
 
 
+def noun(key: str) -> str:
+    """What a family's effects are of: loss, augmentation, model arch."""
+    if key == "augment":
+        return "augmentation"
+    return key.removesuffix(".name").replace(".", " ").replace("_", " ")
+
+
 def effects_sentence(family: Family) -> str:
     """Which help, which harm; or that none is shown to."""
-    what = "augmentation" if family.key == "augment" else f"choice of {family.key}"
+    what = noun(family.key)
     said = [
         f"{', '.join(names)} {'helps' if verdict == 'helps' else 'harms'}"
         for verdict in ("helps", "harms")
