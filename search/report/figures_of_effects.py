@@ -28,8 +28,8 @@ def draw_effects(family: Family, metric: str) -> Figure | None:
         name=f"effect_{family.key.replace('.', '_')}",
         title=f"Effect of each {noun(family.key)}",
         note=f"Difference of the mean {metric} after epoch {family.epoch} between trials with it and "
-        "the others (their numbers in brackets), with its 95 % bootstrap interval. An open mark has "
-        f"fewer than {FEWEST} trials on one side and no interval. Grey: not shown to be more than chance.",
+        "the others (their numbers in brackets), with its 95 % bootstrap interval. An open mark has fewer "
+        f"than {FEWEST} trials on a side, and no interval. Grey: not shown to be more than chance.",
         data=[_forest([e for e in drawn if e.verdict == verdict], verdict) for verdict in COLOURS],
         layout={
             "showlegend": False,
@@ -51,6 +51,7 @@ def _label(effect: Effect) -> str:
 
 
 def _forest(effects: list[Effect], verdict: str) -> Tree:
+    """Those of one verdict; without bars where there are no intervals."""
     differences = [effect.difference or 0.0 for effect in effects]
     ends = [effect.interval or (d, d) for effect, d in zip(effects, differences, strict=True)]
     return {
@@ -60,7 +61,8 @@ def _forest(effects: list[Effect], verdict: str) -> Tree:
             [d - low for (low, _), d in zip(ends, differences, strict=True)],
             [high - d for (_, high), d in zip(ends, differences, strict=True)],
             COLOURS[verdict],
-        ),
+        )
+        | {"visible": verdict != "too few"},
         "marker": {
             "color": COLOURS[verdict], "size": 10,
             "symbol": "circle-open" if verdict == "too few" else "circle",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 from search.report.facts import Facts
@@ -21,6 +22,7 @@ from search.report.trials import TrialFacts
 from search.space import Value, key_of
 
 SHOWN_AXES = 9  # of the parallel coordinates, without the score
+HEADING = 12  # letters of an axis' heading on a line
 Role = tuple[str, str, float]  # name in the legend, colour, width of the line
 
 
@@ -45,7 +47,7 @@ def draw_curves(facts: Facts) -> Figure | None:
     return Figure(
         name="learning_curves",
         title="How every trial learned, and where it was stopped",
-        note="Best score so far, by epoch, on the search's fold. Dotted lines are the rungs, at which "
+        note="Best score so far, by epoch, on the search's fold. Dashed lines are the rungs, at which "
         "the weaker trials are stopped (ASHA); a cross is the last epoch of a stopped trial.",
         data=[
             *(_curves(members, of_role, facts.outcome.winner) for of_role, members in ordered),
@@ -60,7 +62,9 @@ def draw_curves(facts: Facts) -> Figure | None:
                 }
                 for rung in facts.rungs
             ],
-            "xaxis": titled("epoch", tickformat="d", range=[0.5, facts.epochs * 1.03]),
+            "xaxis": titled(
+                "epoch", tickformat="d", showgrid=False, range=[0.5, facts.epochs * 1.03]
+            ),
             "yaxis": titled(f"best {facts.metric} so far", tickformat=".2f"),
         },
         height=460,
@@ -186,7 +190,7 @@ def draw_parallel(facts: Facts) -> Figure | None:
             "xaxis": {
                 "tickvals": list(range(len(columns))), "ticks": "", "showgrid": False,
                 "ticktext": [axis.heading for axis in columns],
-                "range": [-0.3, len(columns) - 0.55], "tickangle": 0,
+                "range": [-0.95, len(columns) - 0.55], "tickangle": 0,
             },
             "yaxis": {"visible": False, "range": [-0.1, 1.12]},
         },
@@ -213,7 +217,8 @@ class Axis:
     span more than two decades; words and switches evenly."""
 
     def __init__(self, key: str, values: Sequence[Value | None]) -> None:
-        self.heading = "<br>".join(key.removesuffix(".name").replace("_", " ").split("."))
+        parts = key.removeprefix("augment.").removesuffix(".name").replace("_", " ").split(".")
+        self.heading = "<br>".join(line for part in parts for line in wrap(part, HEADING))
         present = [value for value in values if value is not None]
         self._words = sorted({str(v) for v in present if isinstance(v, str | bool)})
         self._numbers = [float(v) for v in present if not isinstance(v, str | bool)]
@@ -233,20 +238,31 @@ class Axis:
         return math.log(number) if self._log else float(number)
 
     def labels(self, place: int) -> list[Tree]:
-        """Its words, or its ends."""
-        ends = [] if self._words else [min(self._numbers), max(self._numbers)]
-        texts: list[tuple[Any, str, str]] = [(word, word, "middle") for word in self._words]
-        texts += [
-            (end, f"{end:.3g}", side) for end, side in zip(ends, ("top", "bottom"), strict=False)
-        ]
+        """Its words, those of the first axis to its left; or its ends."""
+        if self._words:
+            left = place == 0
+            return [
+                _note(place, self.at(word), word, xanchor="right" if left else "left",
+                      yanchor="middle", xshift=-8 if left else 6)
+                for word in self._words
+            ]  # fmt: skip
+        low, high = min(self._numbers), max(self._numbers)
+        ends = [(low, "top"), (high, "bottom")] if high > low else [(low, "bottom")]
         return [
-            {
-                "x": place, "y": self.at(value), "text": text, "showarrow": False,
-                "xanchor": "left" if side == "middle" else "center", "yanchor": side,
-                "xshift": 6 if side == "middle" else 0, "font": {"size": 11},
-            }
-            for value, text, side in texts
-        ]  # fmt: skip
+            _note(place, self.at(end), f"{end:.3g}", xanchor="center", yanchor=anchor)
+            for end, anchor in ends
+        ]
+
+
+def _note(place: int, height: float | None, text: str, **where: Any) -> Tree:
+    return {
+        "x": place,
+        "y": height,
+        "text": text,
+        "showarrow": False,
+        "font": {"size": 11},
+        **where,
+    }
 
 
 def _line(trial: TrialFacts, columns: Sequence[Axis], facts: Facts, seen: set[str]) -> Tree:

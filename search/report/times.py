@@ -95,9 +95,14 @@ def read_times(
 
 
 def machines(places: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Each host with its device, once."""
+    """Each host with its devices, once. A trial that failed tells its host alone."""
+    devices: dict[str, set[str]] = {}
+    for host, device in places:
+        devices.setdefault(host, set()).update([device] if device else [])
     return tuple(
-        sorted({f"{host} ({device})" if device else host for host, device in places if host})
+        f"{host} ({', '.join(sorted(found))})" if found else host
+        for host, found in sorted(devices.items())
+        if host
     )
 
 

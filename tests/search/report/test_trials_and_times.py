@@ -146,7 +146,7 @@ def test_a_line_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_machines_are_named_once_with_what_they_trained_on() -> None:
-    places = [("b", "CPU"), ("a", "H100"), ("b", "CPU"), ("", ""), ("c", "")]
+    places = [("b", "CPU"), ("a", "H100"), ("b", ""), ("b", "CPU"), ("", ""), ("c", "")]
     assert machines(places) == ("a (H100)", "b (CPU)", "c")
 
 
