@@ -9,6 +9,7 @@ from search.report.trials import TrialFacts, by_rank
 from search.significance import Comparison
 
 Setting = tuple[str, str, str]  # key, hand-tuned value, winner's value
+COUNTED = ("finished", "pruned", "failed", "open")
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,6 @@ def headlines(facts: Facts) -> list[Headline]:
         Headline(str(len(facts.trials)), "", "trials" + (" so far" if facts.active else ""), ended)
     )
     return found
-
-
-COUNTED = ("finished", "pruned", "failed", "open")
 
 
 def _best(facts: Facts) -> Headline:

@@ -221,3 +221,11 @@ def test_png_without_kaleido_says_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("search.report.png.find_spec", lambda name: None)
     with pytest.raises(TrashSegError, match=r'needs kaleido: pip install "trashseg\[figures\]"'):
         check_png()
+
+
+def test_photos_that_are_gone_are_said_to_be_gone(tmp_path: Path, sample: Path) -> None:
+    run = make_run(tmp_path, sample, [("finished", 9, 0.5)])
+    facts = read_facts(run)
+    page = render(facts, draw_all(facts), None, "DIR: no such folder: check --data")
+    assert "Not shown: DIR: no such folder: check --data" in page
+    assert read_embedded(page)["photos"] is None
