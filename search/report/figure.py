@@ -22,7 +22,7 @@ NAMES = {
     "failed": "failed",
     "open": "open",
 }
-SHADES = [[0, "rgba(0, 114, 178, 0.03)"], [1, BLUE]]
+SHADES = [[0, "#ffffff"], [1, BLUE]]  # the page begins with its own colour
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 
 

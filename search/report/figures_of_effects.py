@@ -29,7 +29,7 @@ def draw_effects(family: Family, metric: str) -> Figure | None:
         title=f"Effect of each {noun(family.key)}",
         note=f"Difference of the mean {metric} after epoch {family.epoch} between trials with it and "
         "the others (their numbers in brackets), with its 95 % bootstrap interval. An open mark has "
-        f"less than {FEWEST} trials on a side, and no interval. Grey: not shown to be more than chance.",
+        f"under {FEWEST} trials on a side, and no interval. Grey: not shown to be more than chance.",
         data=[_forest([e for e in drawn if e.verdict == verdict], verdict) for verdict in COLOURS],
         layout={
             "showlegend": False,

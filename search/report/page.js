@@ -4,8 +4,15 @@
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  // A heat map fades into the page; of opaque colours plotly knows which text is readable on them.
+  function faded(trace) {
+    return trace.type === "heatmap"
+      ? { ...trace, colorscale: [[0, colour("--card")], ...trace.colorscale.slice(1)] } : trace;
+  }
+
   function dressed(layout) {
-    const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
     const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), tickcolor: colour("--line") };
     return {
       ...layout,
@@ -19,7 +26,7 @@
 
   function draw() {
     for (const [name, spec] of Object.entries(figures)) {
-      Plotly.react("figure-" + name, spec.data, dressed(spec.layout), { responsive: true, displayModeBar: false });
+      Plotly.react("figure-" + name, spec.data.map(faded), dressed(spec.layout), { responsive: true, displayModeBar: false });
     }
   }
 
