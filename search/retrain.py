@@ -1,6 +1,7 @@
 """Trainings of folds, as Ray tasks."""
 
 import json
+import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from search.tracking import Tracker
 from search.trainable import PREDECESSOR_SECONDS
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import Folds
-from trashseg.device import local_resources
+from trashseg.device import device_name, local_resources
 from trashseg.errors import ConfigError, TrashSegError
+from trashseg.files import write_json
 from trashseg.fold_models import FoldModel
 from trashseg.member import member_scores
 from trashseg.rounds import train_in_rounds
@@ -155,13 +157,16 @@ def _train_fold(
 
     with FileLock(model.folder / LOCK, timeout=PREDECESSOR_SECONDS):
         store.pull(copy_of(model), model.folder)
+        resources = local_resources(cpus)
+        place = {"hostname": socket.gethostname(), "device": device_name(resources.device)}
+        write_json(model.folder / "place.json", place)
         scores = train_in_rounds(
             model.config,
             dataset,
             folds,
             model.fold,
             model.folder,
-            local_resources(cpus),
+            resources,
             on_epoch=keep,
         )
         keep()

@@ -61,6 +61,16 @@ class RunFolder:
         return self.path / "results.md"
 
     @property
+    def report(self) -> Path:
+        """What came out, as a page; see search/report."""
+        return self.path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """The page's figures as PNG."""
+        return self.path / "figures"
+
+    @property
     def dataset_json(self) -> Path:
         """Which photos and polygons the run is about: {"key": `dataset_key`}."""
         return self.path / "dataset.json"

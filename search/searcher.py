@@ -16,7 +16,10 @@ from ray.tune.search import Searcher
 from search.ledger import Ledger, State
 from search.space import Point
 
-FACTS = ("epoch", "best_epoch", "best_miou", "best_miou_image", "error", "traceback")
+FACTS = (
+    *("epoch", "best_epoch", "best_miou", "best_miou_image", "error", "traceback"),
+    *("hostname", "device"),  # where it ended; the first is Tune's own
+)
 MOST_LOSSES = 3  # how often a trial that Tune gave up is handed out again
 LOST = "its worker did not come up, or was lost too often"
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")

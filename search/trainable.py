@@ -91,12 +91,20 @@ def train_folds(point: Point, setting: TrialSetting, name: str, store: Checkpoin
         for fold in setting.config.search.folds
     }
     trial = Lockstep(trainings, setting.config.metric)
+    here = {"device": device_here()}
     for metrics in trial.history[-1:]:
-        tune.report(metrics)
+        tune.report(metrics | here)
     while not trial.finished:
         metrics = next_epoch(trial, folder, setting.config.search.min_free_gb)
         store.push(f"trials/{name}", folder)
-        tune.report(metrics)
+        tune.report(metrics | here)
+
+
+def device_here() -> str:
+    """What this worker trains on; the host's name Tune tells by itself."""
+    from trashseg.device import device_name, local_resources
+
+    return device_name(local_resources().device)
 
 
 def next_epoch(trial: Lockstep, folder: Path, min_free_gb: float) -> Metrics:

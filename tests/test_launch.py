@@ -23,6 +23,7 @@ COMMANDS = [
     ["status"],
     ["ensemble"],
     ["results"],
+    ["report"],
     ["study"],
     ["tune-post"],
     ["train"],

@@ -42,6 +42,11 @@ def local_resources(cpus: int | None = None, gpu_memory: float = 1.0) -> Resourc
     return Resources(cpus, device, gpu_memory)
 
 
+def device_name(device: torch.device) -> str:
+    """For people: the GPU's model, or CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def keep_freed_memory() -> None:
     """Have the C library keep what is freed for what is allocated next. Every step allocates what the
     step before has freed; glibc returns large pieces to the system by default, and then each page is

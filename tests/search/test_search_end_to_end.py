@@ -20,13 +20,16 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState
+from typer.testing import CliRunner
 
+import launch
 from search.config import SearchConfig
 from search.driver import run_search
 from search.ensemble import run_ensemble
 from search.finals import retrain
 from search.results import Row, read_standings
 from search.run_folder import RunFolder
+from tests.search.report.pages import BROWSER, NO_BROWSER, look_at, read_embedded
 from trashseg.config_file import load_train_config
 from trashseg.errors import ConfigError
 
@@ -357,6 +360,145 @@ def test_mlflow_has_the_folds_and_the_ensemble_under_the_same_parent(
     assert "nested/miou" in ensemble.data.metrics
     picture = searched.client.download_artifacts(ensemble.info.run_id, "confusion.png")
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
+
+
+# --- the report --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reported:
+    page: Path
+    facts: dict[str, Any]
+    figures: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def reported(searched: Searched, ensembled: dict[str, Any]) -> Reported:
+    """With PNGs where there is a browser to draw them."""
+    told = ["report", "--name", "night", "--storage", str(searched.run.path.parent)]
+    result = CliRunner().invoke(launch.app, [*told, *(["--png"] if BROWSER else [])])
+    assert result.exit_code == 0, result.output
+    text = searched.run.report.read_text()
+    return Reported(
+        searched.run.report, read_embedded(text, "facts"), read_embedded(text, "figures")
+    )
+
+
+def test_the_report_has_the_numbers_of_the_leaderboard(
+    searched: Searched, reported: Reported
+) -> None:
+    trials = {trial["name"]: trial for trial in reported.facts["trials"]}
+    with searched.run.leaderboard.open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(trials) == len(lines) == TRIALS
+    contenders = {c["name"]: c for c in reported.facts["outcome"]["contenders"]}
+    for line in lines:
+        trial = trials[line["trial_id"]]
+        assert (str(trial["rank"]), trial["state"]) == (line["rank"], line["state"])
+        assert str(trial["epochs"]) == line["epochs"]
+        for metric in ("miou", "miou_image"):
+            score = trial[metric]
+            assert ("" if score is None else f"{score:.6f}") == line[metric]
+        if line["final_mean"]:
+            contender = contenders[line["trial_id"]]
+            assert f"{contender['mean']:.6f}" == line["final_mean"]
+            assert f"{contender['standard_error']:.6f}" == line["final_se"]
+            assert str(len(contender["scores"])) == line["final_runs"]
+
+
+def test_the_report_has_the_curves_and_epochs_of_the_study(
+    searched: Searched, reported: Reported
+) -> None:
+    study = optuna.load_study(study_name="night", storage=f"sqlite:///{searched.run.study_db}")
+    for trial, told in zip(study.trials, reported.facts["trials"], strict=True):
+        curve = {int(epoch): score for epoch, score in told["curve"].items()}
+        assert curve == trial.intermediate_values
+        assert told["point"] == trial.params
+        if told["state"] != "failed":
+            assert trial.user_attrs["hostname"]
+            assert trial.user_attrs["device"]
+    epochs = sum(row.epochs for row in searched.rows)
+    left = sum(EPOCHS - row.epochs for row in searched.rows if row.state == "pruned")
+    saved = reported.facts["saved"]
+    assert saved["trained"] == epochs
+    assert (saved["saved_by_rungs"], saved["saved_by_patience"]) == (left, 0)
+    search, folds = reported.facts["times"]["work"]
+    assert (search["trainings"], search["epochs"]) == (TRIALS, epochs)
+    assert (folds["trainings"], folds["epochs"]) == (4, 4 * EPOCHS)
+    assert search["machines"] == folds["machines"]
+    assert len(search["machines"]) == 1
+
+
+def test_the_report_has_the_scores_of_the_ensemble(
+    searched: Searched, ensembled: dict[str, Any], reported: Reported
+) -> None:
+    metrics, told = ensembled["metrics"], reported.facts["ensemble"]
+    for key in ("oof", "nested", "members", "test", "chosen"):
+        assert told[key] == metrics[key]
+    assert list(told["candidates"].values()) == list(metrics["candidates"].values())
+    assert [step["gain"] for step in told["steps"]] == [step["gain"] for step in metrics["steps"]]
+    with (searched.run.ensemble / "confusion.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert told["classes"] == header[1:]
+    assert told["confusion"] == [[int(cell) for cell in row[1:]] for row in rows]
+    hand = {
+        fold: json.loads((searched.run.fold("trial_000", fold) / "metrics.json").read_text())[
+            "miou"
+        ]
+        for fold in (0, 1)
+    }
+    gains = [metrics["nested_by_fold"][str(fold)]["miou"] - hand[fold] for fold in (0, 1)]
+    assert told["against_hand"]["difference"] == pytest.approx(fmean(gains))
+
+
+def test_the_report_scores_photos_as_the_ensemble_does(
+    ensembled: dict[str, Any], reported: Reported
+) -> None:
+    photos = reported.facts["photos"]["photos"]
+    metrics = ensembled["metrics"]
+    chosen = metrics["oof"][metrics["chosen"]]
+    assert len(photos) == 20
+    assert fmean(p["scores"]["iou"] for p in photos) == pytest.approx(chosen["miou_image"])
+    by_iou = sorted(photos, key=lambda photo: photo["scores"]["iou"])
+    groups = reported.facts["photos"]["groups"]
+    assert {len(names) for names in groups.values()} == {4}
+    assert by_iou[0]["file_name"] == groups["worst"][0]
+    assert by_iou[-1]["scores"]["iou"] == next(
+        photo["scores"]["iou"] for photo in photos if photo["file_name"] == groups["best"][0]
+    )
+
+
+def test_the_report_is_attached_to_the_parent_in_mlflow(
+    searched: Searched, reported: Reported
+) -> None:
+    parent = searched.mlflow_run("parent")
+    assert parent.info.status == "FINISHED"
+    kept = searched.client.download_artifacts(parent.info.run_id, "report.html")
+    assert Path(kept).read_bytes() == reported.page.read_bytes()
+
+
+@pytest.mark.skipif(not BROWSER, reason=NO_BROWSER)
+def test_every_figure_is_drawn_and_nothing_is_asked_of_a_server(reported: Reported) -> None:
+    for size in ((1280, 900), (390, 844)):
+        seen = look_at(reported.page, size)
+        assert seen.messages == []
+        assert seen.elsewhere == []
+        assert seen.width <= size[0]
+        assert seen.drawn == dict.fromkeys(reported.figures, True)
+
+
+@pytest.mark.skipif(not BROWSER, reason=NO_BROWSER)
+def test_every_figure_is_a_png_too(searched: Searched, reported: Reported) -> None:
+    files = sorted(searched.run.figures.iterdir())
+    assert [file.stem for file in files] == sorted(reported.figures)
+    for file in files:
+        assert file.read_bytes().startswith(b"\x89PNG")
+    run_id = searched.mlflow_run("parent").info.run_id
+    logged = {Path(entry.path).name for entry in searched.client.list_artifacts(run_id, "figures")}
+    assert logged == {file.name for file in files}
+
+
+# --- at the end --------------------------------------------------------------------------------
 
 
 def test_asking_for_more_than_the_search_left_is_refused(searched: Searched) -> None:
