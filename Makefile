@@ -11,7 +11,7 @@ CONFIG ?= configs/demo.yaml
 PHOTOS ?= ../shared/data/taco
 RESULTS_CONFIG := configs/results$(if $(GPU),_gpu).yaml
 
-.PHONY: install demo test faults results bench bench-search lint clean-demo
+.PHONY: install demo test faults results bench bench-search docs lint clean-demo
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -72,6 +72,11 @@ bench: .venv/installed
 # how many epochs a search needs, simulated: within an hour on 2 cores; the same command goes on after a kill
 bench-search: .venv/installed
 	$(BIN)/python -m bench.search_efficiency
+
+# the documentation, from docs/ and the code, into site/: to be read with any browser, without a network
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Open site/index.html"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -104,14 +104,20 @@ class OptimizerSettings(Section):
 
 
 class AdamConfig(OptimizerSettings):
+    """Adam, which the team settled on."""
+
     name: Literal["adam"] = "adam"
 
 
 class AdamWConfig(OptimizerSettings):
+    """Adam whose weight decay does not pass through its moments."""
+
     name: Literal["adamw"] = "adamw"
 
 
 class SGDConfig(OptimizerSettings):
+    """Stochastic gradient descent."""
+
     name: Literal["sgd"] = "sgd"
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Momentum, Nesterov's where it is not 0."""
@@ -121,10 +127,14 @@ OptimConfig = Annotated[AdamConfig | AdamWConfig | SGDConfig, Field(discriminato
 
 
 class ConstantConfig(Section):
+    """The rates stay."""
+
     name: Literal["constant"] = "constant"
 
 
 class StepConfig(Section):
+    """A decay every few epochs."""
+
     name: Literal["step"] = "step"
     step_size: PositiveInt = 5
     """Epochs between two decays."""
@@ -133,6 +143,8 @@ class StepConfig(Section):
 
 
 class CosineRestartsConfig(Section):
+    """Cycles of a linear warm-up and a cosine down (Loshchilov & Hutter 2017)."""
+
     name: Literal["cosine_restarts"] = "cosine_restarts"
     cycle_epochs: PositiveInt = 20
     """Epochs in the first cycle."""
@@ -156,6 +168,8 @@ class CosineRestartsConfig(Section):
 
 
 class PlateauConfig(Section):
+    """A decay when `metric` no longer rises on the validation photos."""
+
     name: Literal["plateau"] = "plateau"
     factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Factor of a decay."""
@@ -164,12 +178,16 @@ class PlateauConfig(Section):
 
 
 class OneCycleConfig(Section):
+    """One rise to the peak and one long way down, step by step."""
+
     name: Literal["onecycle"] = "onecycle"
     warmup_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
     """Share of all steps in which the rate rises to its peak; at least one step."""
 
 
 class PolynomialConfig(Section):
+    """A fall to 0 over all steps."""
+
     name: Literal["polynomial"] = "polynomial"
     power: Positive = 0.9
     """Rate = peak * (1 - step / steps) ** power."""
@@ -218,6 +236,8 @@ SamplingConfig = Annotated[
 
 
 class NoAveragingConfig(Section):
+    """The weights as they are."""
+
     name: Literal["none"] = "none"
 
 

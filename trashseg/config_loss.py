@@ -53,46 +53,66 @@ class DiceMixture(OverlapTerm):
 
 
 class CrossEntropyConfig(CrossEntropyTerm):
+    """Cross entropy, which the team settled on."""
+
     name: Literal["cross_entropy"] = "cross_entropy"
 
 
 class FocalConfig(WeightedTerm, FocalTerm):
+    """Cross entropy that counts sure pixels less (Lin et al. 2017)."""
+
     name: Literal["focal"] = "focal"
 
 
 class CrossEntropyL1Config(CrossEntropyTerm):
+    """Cross entropy and the L1 distance between softmax and truth."""
+
     name: Literal["ce_l1"] = "ce_l1"
     l1_weight: NonNegative = 1.0
     """Weight of the L1 distance between softmax and one-hot truth, beside cross entropy's 1."""
 
 
 class DiceConfig(OverlapTerm):
+    """Dice on softmax over the whole batch, the mean over classes."""
+
     name: Literal["dice"] = "dice"
 
 
 class DiceTopKConfig(DiceMixture):
+    """Dice and the cross entropy of the hardest pixels (TopK of nnU-Net)."""
+
     name: Literal["dice_topk"] = "dice_topk"
     topk_percent: Annotated[float, Field(gt=0.0, le=100.0)] = 10.0
     """Share in percent of the hardest pixels over which cross entropy is averaged."""
 
 
 class DiceFocalConfig(DiceMixture, FocalTerm):
+    """Dice and the focal loss."""
+
     name: Literal["dice_focal"] = "dice_focal"
 
 
 class DiceBCEConfig(DiceMixture):
+    """Dice and binary cross entropy of each class against the others."""
+
     name: Literal["dice_bce"] = "dice_bce"
 
 
 class LovaszConfig(LovaszTerm):
+    """Lovasz-softmax, a surrogate of the IoU itself (Berman et al. 2018)."""
+
     name: Literal["lovasz"] = "lovasz"
 
 
 class TverskyConfig(TverskyTerm):
+    """Dice that weighs missed pixels and falsely found ones (Salehi et al. 2017)."""
+
     name: Literal["tversky"] = "tversky"
 
 
 class SSIMConfig(Section):
+    """Structural similarity of softmax and truth (Wang et al. 2004)."""
+
     name: Literal["ssim"] = "ssim"
 
 
