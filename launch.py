@@ -169,12 +169,22 @@ def _kept_config(name: str | None, storage: Path | None) -> Path:
 def status(name: Name, storage: Storage = Path("runs")) -> None:
     """How a search is doing: trials, rungs, epochs an hour, time to go; from any terminal."""
     with user_errors():
-        from search.tables import print_status
         from search.run_folder import open_run_folder
         from search.status import read_status
+        from search.tables import print_status
 
         run = open_run_folder(name, storage)
         print_status(run, read_status(run))
+
+
+@app.command()
+def ui(name: Name, storage: Storage = Path("runs")) -> None:
+    """Look at a run in the browser: MLflow and optuna-dashboard, on this machine, until Ctrl-C."""
+    with user_errors():
+        from search.run_folder import open_run_folder
+        from search.ui import run_ui
+
+        run_ui(open_run_folder(name, storage), say=typer.echo)
 
 
 @app.command()
@@ -189,8 +199,8 @@ def retrain(
     """Choose the best configurations on more folds, train them on every fold; what exists is kept."""
     with user_errors():
         from search.finals import retrain as run_retrain
-        from search.tables import ensemble_command
         from search.run_folder import open_run_folder
+        from search.tables import ensemble_command
 
         run = open_run_folder(name, storage)
         models = run_retrain(run, top_k, folds)
@@ -207,8 +217,8 @@ def ensemble(
     """Average the folds' predictions, refine them where it helps, score; trains what is missing."""
     with user_errors():
         from search.ensemble import run_ensemble
-        from search.tables import print_ensemble
         from search.run_folder import open_run_folder
+        from search.tables import print_ensemble
 
         run = open_run_folder(name, storage)
         print_ensemble(run, run_ensemble(run, top_k, test))
@@ -237,8 +247,8 @@ def tune_post(
     """Search CRF parameters and views out of fold; build the ensemble anew without any training."""
     with user_errors():
         from search.post import tune_post as run_tune_post
-        from search.tables import print_ensemble
         from search.run_folder import open_run_folder
+        from search.tables import print_ensemble
 
         run = open_run_folder(name, storage)
         offered = views.split(","), scales.split(",")
@@ -272,8 +282,8 @@ def study(
     }
     with user_errors():
         resolved = _resolve(config, given, set_)
-        from search.tables import print_study
         from search.study import load_study, run_study
+        from search.tables import print_study
 
         run, results = run_study(load_study(which), resolved, folds, seeds)
         print_study(run.path, results)
