@@ -1,6 +1,6 @@
 """How a search is doing, kept up to date event by event: none of them looks at all trials again.
 
-The ledger tells of each event when it has entered it, so that the terminal of a search, Ray's metrics and
+The ledger tells of each event when it has entered it. So the terminal of a search, Ray's metrics and
 `launch.py status`, which reads the ledger's file, all show the same.
 """
 

@@ -1,7 +1,7 @@
 """A search's numbers among Ray's own metrics: in Prometheus, and so in Grafana and Ray's dashboard.
 
-The driver's node has them on its metrics endpoint, as ray_trashseg_..., within Ray's report interval (10 s),
-and no longer than two of those after the search has ended.
+The driver's node has them on its metrics endpoint, as ray_trashseg_..., within Ray's report interval
+(10 s), and no longer than two of those after the search has ended.
 """
 
 from ray.util.metrics import Gauge

@@ -1,4 +1,4 @@
-"""How a search is doing, drawn: the same in its own terminal, while it runs, and by `launch.py status`."""
+"""How a search is doing, drawn: the same in its own terminal and by `launch.py status`."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -43,9 +43,8 @@ def run_ui(run: RunFolder, say: Say) -> None:
     """
     uri = run.config.search.tracking_uri
     check_store_is_there(run, uri)
-    read_trials(
-        run.study_db, run.config.search.name
-    )  # also undoes what a killed search has half-written
+    # undoes what a killed search may have half-written: optuna-dashboard, which only reads, cannot
+    read_trials(run.study_db, run.config.search.name)
     with suppress(KeyboardInterrupt), interrupted_by_signals(), ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trashseg-ui-")))
         servers = []

@@ -49,9 +49,13 @@ def test_the_table_is_drawn_over_and_lines_are_above_it(
 def test_ctrl_c_leaves_the_last_table_and_a_cursor(
     progress: Progress, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), SearchDisplay(CONFIG) as display:
-        display.show(progress.status(active=True))
-        raise KeyboardInterrupt
+    def be_interrupted() -> None:
+        with SearchDisplay(CONFIG) as display:
+            display.show(progress.status(active=True))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        be_interrupted()
     out = capsys.readouterr().out
     assert out.count(HIDE) == out.count(SHOW) == 1
     assert "1 running" in out[out.rindex(UP) :]

@@ -1,4 +1,4 @@
-"""`launch.py ui`: the two servers, their addresses, their end. The last test opens the pages in Chromium."""
+"""`launch.py ui`: the two servers, their addresses, their end, and their pages in Chromium."""
 
 import json
 import re
@@ -33,7 +33,7 @@ SECONDS = 180.0  # that a busy machine may need to start MLflow
 @pytest.fixture
 def run(tmp_path: Path, sample: Path) -> RunFolder:
     """Two trials, in a folder whose name needs quoting; nothing is in MLflow."""
-    folder = tmp_path / "100% mine?"
+    folder = tmp_path / "100% mine"
     config = SearchConfig.model_validate(
         {
             "epochs": 9,
@@ -123,14 +123,12 @@ def test_a_server_that_does_not_start_is_an_error_with_its_last_words(tmp_path: 
         taken.listen()
         server = serve_files(tmp_path, port=taken.getsockname()[1])
         server.process.wait(60)
-    with pytest.raises(TrashSegError, match="files did not start: .*in use"):
+    with pytest.raises(TrashSegError, match=r"files did not start: .*in use"):
         server.await_page()
 
 
 def test_a_server_that_dies_is_said_in_a_line_and_the_last_one_is_an_error(tmp_path: Path) -> None:
-    servers = [serve_files(tmp_path) for _ in range(1)]
-    servers[0].await_page()
-    servers.append(serve_files(tmp_path, port=free_port(18500)))
+    servers = [serve_files(tmp_path, port=free_port(first)) for first in (18000, 18500)]
     for server in servers:
         server.await_page()
     servers[0].end()
