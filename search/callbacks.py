@@ -56,14 +56,15 @@ class SearchCallback(Callback):
         folder, min_free_gb = self._run.path, self._config.search.min_free_gb
         wait_for_room(folder, min_free_gb, say=self._display.line)
         if time.monotonic() - self._shown >= SHOW_SECONDS:
-            self._show()
+            self._show(active=True)
 
     def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
-        self._show()
+        """Also after Ctrl-C: what is left in the terminal does not say that it runs."""
+        self._show(active=False)
 
-    def _show(self) -> None:
+    def _show(self, active: bool) -> None:
         """How it stands, at a cost that does not grow with the trials that have ended."""
-        status = self._ledger.progress.status(active=True)
+        status = self._ledger.progress.status(active)
         self._display.show(status)
         self._metrics.show(status)
         self._shown = time.monotonic()

@@ -30,6 +30,7 @@ START_SECONDS = 180.0
 END_SECONDS = 10.0
 POLL_SECONDS = 0.2
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # they evaluate language models
+AS_TRAINING = "workflowType=machine_learning"  # MLflow's pages otherwise are those for chat bots
 STUDY_PAGE = "/dashboard/studies/1"  # a run's file holds one study
 
 Say = Callable[[str], None]
@@ -86,7 +87,7 @@ def mlflow_page(run: RunFolder, uri: str, say: Say) -> str:
     except MlflowException as error:
         say(f"warning: MLflow has no run {parent} to show ({first_line(error)})")
         return "/"
-    return f"/#/experiments/{experiment}/runs/{parent}"
+    return f"/#/experiments/{experiment}/runs/{parent}?{AS_TRAINING}"
 
 
 # --- the two servers -----------------------------------------------------------------------------

@@ -26,6 +26,7 @@ SECONDS = 120.0  # that a busy machine may need
 class Searched:
     run: RunFolder
     rows: list[Row]
+    dashboard: str
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +45,14 @@ def searched(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             },
         }
     )  # fmt: skip
-    ray.init(
+    context = ray.init(
         address="local", num_cpus=1, include_dashboard=True, log_to_driver=False,
         _system_config={"metrics_report_interval_ms": 1000},
     )  # fmt: skip
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(driver, "run_trial", shown_trial.noted_trial)
-            yield Searched(*driver.run_search(config))
+            yield Searched(*driver.run_search(config), f"http://{context.dashboard_url}")
     finally:
         ray.shutdown()
 
@@ -97,7 +98,7 @@ def test_a_worker_is_called_by_its_trial_while_it_trains(searched: Searched) -> 
 
 
 def test_actors_are_called_by_the_search(searched: Searched) -> None:
-    actors = list_actors(detail=True)
+    actors = list_actors(address=searched.dashboard, detail=True)
     assert {actor.repr_name for actor in actors if actor.class_name == "ImplicitFunc"} == {
         "trashseg night"
     }
