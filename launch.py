@@ -178,6 +178,16 @@ def status(name: Name, storage: Storage = Path("runs")) -> None:
 
 
 @app.command()
+def ui(name: Name, storage: Storage = Path("runs")) -> None:
+    """Look at a run in the browser: MLflow and optuna-dashboard, on this machine, until Ctrl-C."""
+    with user_errors():
+        from search.run_folder import open_run_folder
+        from search.ui import run_ui
+
+        run_ui(open_run_folder(name, storage), say=typer.echo)
+
+
+@app.command()
 def retrain(
     name: Name,
     top_k: TopK = 2,

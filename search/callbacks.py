@@ -1,6 +1,8 @@
-"""Ray Tune's events, handed to MLflow and to the terminal."""
+"""Ray Tune's events, handed to MLflow, to the terminal and to Ray's metrics."""
 
+import math
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,15 +11,17 @@ from ray.tune.experiment import Trial
 
 from search.checkpoint_store import open_store
 from search.config import SearchConfig
-from search.display import Display
 from search.ledger import HAND_TUNED, NAME, STATES, Ledger
+from search.live import SearchDisplay
 from search.patience import TimeBudget, wait_for_room
+from search.ray_metrics import RayMetrics
 from search.resume import drop_weights
 from search.run_folder import RunFolder
 from search.space import Space
-from search.status import new_pace
 from search.tracking import Tracker
 from trashseg.checkpoint import latest_checkpoint
+
+SHOW_SECONDS = 0.5  # between two drawings of the table
 
 
 class SearchCallback(Callback):
@@ -33,22 +37,37 @@ class SearchCallback(Callback):
         space: Space,
         ledger: Ledger,
         tracker: Tracker,
-        display: Display,
+        display: SearchDisplay,
         budget: TimeBudget,
     ) -> None:
         self._run, self._config, self._space, self._ledger = run, config, space, ledger
         self._tracker, self._display, self._budget = tracker, display, budget
         self._store = open_store(config.search.checkpoint_uri, config.search.name)
-        self._pace = new_pace()
+        self._metrics = RayMetrics(config)
+        self._shown = -math.inf  # when, by the monotonic clock
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks to disk; a terminal and a database cannot go there."""
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
-        """Here, because workers that wait for room send no results to react to."""
+        """Several times a second, also while no worker sends a result: those that wait for room send
+        none."""
         folder, min_free_gb = self._run.path, self._config.search.min_free_gb
         wait_for_room(folder, min_free_gb, say=self._display.line)
+        if time.monotonic() - self._shown >= SHOW_SECONDS:
+            self._show(active=True)
+
+    def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
+        """Also after Ctrl-C: what is left in the terminal does not say that it runs."""
+        self._show(active=False)
+
+    def _show(self, active: bool) -> None:
+        """How it stands, at a cost that does not grow with the trials that have ended."""
+        status = self._ledger.progress.status(active)
+        self._display.show(status)
+        self._metrics.show(status)
+        self._shown = time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._start(str(trial))
@@ -74,8 +93,7 @@ class SearchCallback(Callback):
         numbers = {key: result[key] for key in result if REPORTED.fullmatch(key)}
         self._tracker.log_epoch(f"trial/{trial}", numbers)
         self._budget.saw_epoch(result["seconds"])
-        self._pace.epoch(self._run.pace_json)
-        self._display.epoch(str(trial), result["epoch"], result[self._config.score_key])
+        self._ledger.progress.pace.epoch(self._run.pace_json)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._display.line(f"{trial} lost its worker, it goes on after its last whole epoch")
@@ -98,8 +116,6 @@ class SearchCallback(Callback):
                 continue
             if not self._tracker.has_ended(f"trial/{name}"):
                 self.trial_ended(name, STATES[trial.state], trial.user_attrs)
-            else:
-                self._display.advance()
             self._drop(name)
 
     def _close(self, name: str, state: str, detail: str, traceback: str) -> None:

@@ -14,13 +14,26 @@ if TYPE_CHECKING:
     from trashseg.data.doctor import Report
 
 SHOWN_IDS = 8
+COLOURS = {"open": "cyan", "finished": "green", "pruned": "yellow", "failed": "red"}
 
 
-class Display:
+class Lines:
+    """A line for each thing that happens, with the minutes and seconds since the start."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        self._started = time.monotonic()
+
+    def line(self, text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        self._console.print(f"[dim]{minutes:3d}:{seconds:02d}[/dim]  {text}", soft_wrap=True)
+
+
+class Display(Lines):
     """A progress bar in a terminal, plain lines elsewhere. Use as a context manager."""
 
     def __init__(self, title: str, total: int, unit: str) -> None:
-        self._console = Console(highlight=False)
+        super().__init__()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -32,7 +45,6 @@ class Display:
         )
         self._task = self._progress.add_task(title, total=total, note="")
         self._best: float | None = None
-        self._started = time.monotonic()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -41,16 +53,8 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def line(self, text: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        self._console.print(f"[dim]{minutes:3d}:{seconds:02d}[/dim]  {text}", soft_wrap=True)
-
     def advance(self) -> None:
         self._progress.advance(self._task)
-
-    def trial_started(self, name: str, point: Mapping[str, Any]) -> None:
-        loss = point.get("loss.name", "")
-        self.line(f"{name} started {loss}".rstrip())
 
     def epoch(self, name: str, epoch: int, score: float) -> None:
         if self._best is None or score > self._best:
@@ -58,13 +62,6 @@ class Display:
         self._progress.update(
             self._task, note=f"{name} epoch {epoch}, best so far {self._best:.4f}"
         )
-
-    def trial_ended(self, name: str, state: str, detail: str, score: float | None) -> None:
-        colour = {"finished": "green", "pruned": "yellow", "failed": "red"}[state]
-        reached = f", {score:.4f}" if score is not None else ""
-        detail = escape(f" {detail}") if detail else ""
-        self.line(f"{name} [{colour}]{state}[/{colour}]{detail}{reached}")
-        self.advance()
 
 
 def print_scores(columns: Mapping[str, Mapping[str, Any]]) -> None:

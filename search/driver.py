@@ -11,8 +11,8 @@ from search.callbacks import SearchCallback
 from search.checkpoint_store import check_unused
 from search.cluster import TrialResources, await_node, connect, divide
 from search.config import SearchConfig
-from search.display import Display
 from search.ledger import Ledger
+from search.live import SearchDisplay
 from search.packing import trials_in_gpu
 from search.patience import TimeBudget, TooManyFailures
 from search.preflight import preflight
@@ -22,6 +22,7 @@ from search.run_folder import RunFolder, new_run_folder, open_run_folder
 from search.scheduler import SuccessiveHalving
 from search.searcher import OptunaSearcher
 from search.space import load_space
+from search.tables import ui_command
 from search.tracking import Tracker, check_store
 from search.trainable import TrialSetting, run_trial
 from trashseg.config import TrainConfig
@@ -83,11 +84,11 @@ def run_trials(
     run.keep(config)
     budget, failures = TimeBudget(config.search.budget_seconds, config.epochs), TooManyFailures()
     with (
-        Display(config.search.name, config.search.trials, "trials") as display,
+        SearchDisplay(config) as display,
         Tracker(run, config.search.tracking_uri, warn=display.line).closing() as tracker,
     ):
         tracker.start("parent", config.search.name, config.train, {"kind": "search"})
-        announce(display, config, resources, dashboard, ledger)
+        announce(display, run, config, resources, dashboard, ledger)
         callback = SearchCallback(run, config, space, ledger, tracker, display, budget)
         callback.catch_up()
         scheduler = SuccessiveHalving(config, ledger)
@@ -126,11 +127,11 @@ def fit(
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # MLflow has it all
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the display is ours
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # MLflow has the tracebacks
+    trainable = tune.with_parameters(run_trial, setting=setting)
+    trainable.__name__ = f"trashseg {setting.run.path.name}"  # its actors, in Ray's dashboard
     with tempfile.TemporaryDirectory(prefix="trashseg-tune-") as scratch:
         tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(run_trial, setting=setting), resources.request
-            ),
+            tune.with_resources(trainable, resources.request),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
@@ -194,14 +195,15 @@ def check_outcome(
 
 
 def announce(
-    display: Display,
+    display: SearchDisplay,
+    run: RunFolder,
     config: SearchConfig,
     resources: TrialResources,
     dashboard: str,
     ledger: Ledger,
 ) -> None:
     display.line(f"Ray dashboard  {dashboard} (its token: ray get-auth-token)")
-    display.line(f"MLflow         mlflow ui --backend-store-uri {config.search.tracking_uri}")
+    display.line(f"MLflow, Optuna {ui_command(run)}")
     display.line(
         f"{config.search.trials} trials of up to {config.epochs} epochs, {resources.concurrent} at a "
         f"time{' for now' if resources.growing else ''}, each with {resources}"

@@ -20,6 +20,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
+from search.progress import Pace, Progress, new_pace
 from search.rungs import rung_epochs
 from search.sampler import StandingSampler
 from search.space import Point, Space
@@ -67,6 +68,7 @@ class Ledger:
         self._waiting = False  # whether the hand-tuned point is already queued
         for trial in self._storage.every_trial():
             self._take_in(trial)
+        self.progress = progress_of(self.trials, config, new_pace())
 
     @staticmethod
     def open_storage(path: Path, study_name: str) -> StudyInMemory:
@@ -110,6 +112,7 @@ class Ledger:
         self.open[name] = OpenTrial(trial._trial_id, trial.number, {}, {})
         self.points[name] = point
         self.proposed += 1
+        self.progress.proposed(name)
         return name
 
     def record_epoch(self, name: str, epoch: int, score: float) -> None:
@@ -118,12 +121,14 @@ class Ledger:
         if epoch not in trial.scores:
             self._storage.set_trial_intermediate_value(trial.id, epoch, score)
             trial.scores[epoch] = score
+            self.progress.reported(name, epoch, score)
 
     def record_arrival(self, name: str, milestone: int, before: int) -> None:
         """The trial is the rung's arrival number `before`, counted from 0."""
         trial = self.open[name]
         trial.arrivals[milestone] = before
         self._annotate(trial, {ARRIVALS: {str(at): place for at, place in trial.arrivals.items()}})
+        self.progress.arrived(name, milestone, trial.scores[milestone])
 
     def end(self, name: str, state: State, facts: dict[str, Any]) -> None:
         """The trial has ended; `facts` are kept with it: its epochs and best scores, or its error."""
@@ -136,6 +141,7 @@ class Ledger:
                 states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
                 self._study.tell(trial.number, state=states[state])
         del self.open[name]
+        self.progress.ended(name, state)
 
     def rungs(self) -> dict[int, dict[str, float]]:
         """Of each rung that a trial has arrived at, by epoch: its trials' scores in that order."""
@@ -185,3 +191,19 @@ def read_rungs(trials: Sequence[FrozenTrial]) -> dict[int, dict[str, float]]:
         milestone: {name: score for _, name, score in sorted(arrived)}
         for milestone, arrived in sorted(rungs.items())
     }
+
+
+def progress_of(trials: Sequence[FrozenTrial], config: SearchConfig, pace: Pace) -> Progress:
+    """What `trials`, all of a search, oldest first, have come to."""
+    progress = Progress(config, pace)
+    for trial in trials:
+        name = trial.user_attrs[NAME]
+        progress.proposed(name)
+        for epoch, score in sorted(trial.intermediate_values.items()):
+            progress.reported(name, epoch, score)
+        if trial.state in STATES:
+            progress.ended(name, STATES[trial.state])
+    for milestone, rung in read_rungs(trials).items():
+        for name, score in rung.items():
+            progress.arrived(name, milestone, score)
+    return progress

@@ -116,9 +116,15 @@ def _catch_up(job: Job, tracker: Tracker, display: Display) -> None:
 
 def _send(run: RunFolder, jobs: list[Job], resources: TrialResources) -> dict[Any, Job]:
     """Each job as a Ray task."""
-    task = _train_fold.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
     config, folds = run.config, run.folds(run.dataset())
-    return {task.remote(run, config, job.model, folds, resources.cpus): job for job in jobs}
+    return {
+        _train_fold.options(
+            name=f"trashseg {config.search.name} fold {job.model.name}",  # in Ray's dashboard
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+        ).remote(run, config, job.model, folds, resources.cpus): job
+        for job in jobs
+    }
 
 
 def _follow(

@@ -23,10 +23,13 @@ def goes_on(score: float, rung: Mapping[str, float], reduction_factor: float) ->
     The first trials pass, until the rung has seen 3 or `reduction_factor`; then the best
     1 / reduction_factor do, at least one.
     """
-    if len(rung) < fewest_to_judge(reduction_factor):
-        return True
     better = sum(other > score for other in rung.values())
-    return better < places(len(rung), reduction_factor)
+    return passes(better, len(rung), reduction_factor)
+
+
+def passes(better: int, arrived: int, reduction_factor: float) -> bool:
+    """Whether the last of `arrived` trials goes on when `better` of them have a higher score."""
+    return arrived < fewest_to_judge(reduction_factor) or better < places(arrived, reduction_factor)
 
 
 def fewest_to_judge(reduction_factor: float) -> int:

@@ -1,6 +1,5 @@
 """Results as tables in the terminal, and what to type next."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from search.display import number, print_scores, wide_console
+from search.gpus import read_gpus
+from search.progress import Status
 from search.results import Row, Standing
 from search.run_folder import RunFolder
-from search.status import Status
+from search.status_table import status_table
 
 if TYPE_CHECKING:  # it loads torch, which most commands can do without
     from search.study_results import StudyResults, VariantResult
@@ -21,41 +22,9 @@ FEW_PARAMETERS = ("loss.name", "optim.name", "schedule.name", "model.arch", "mod
 
 
 def print_status(run: RunFolder, status: Status) -> None:
-    """Whether it runs, trials by state, rungs, the best so far, how fast and how long."""
-    console = wide_console()
-    console.print(f"{run.path.name}: {activity(status)}", soft_wrap=True)
-    console.print(", ".join(f"{count} {state}" for state, count in status.counts.items()))
-    rungs = Table("rung (epoch)", "arrived", "went on", f"best {run.config.metric}")
-    for rung in status.rungs:
-        cells = (rung.epoch, rung.arrived, rung.went_on, rung.best)
-        rungs.add_row(*map(number, cells))
-    trials = Table("open", "epoch", f"best {run.config.metric}")
-    for trial in status.open:
-        trials.add_row(trial.name, str(trial.epoch), number(trial.score))
-    for table in (rungs, trials):
-        if table.row_count:
-            console.print(table)
-    if status.best:
-        name, score = status.best
-        console.print(
-            f"best so far: {name} {number(score)}, hand-tuned {number(status.hand_tuned)}"
-        )
-
-
-def activity(status: Status) -> str:
-    """Running or not, how fast, how long to go."""
-    pace, hours = status.pace, status.hours_left
-    speed = f", {pace.per_hour:.0f} epochs an hour" if pace and pace.epochs else ""
-    if status.active:
-        return f"running{speed}" + (f", about {duration(hours)} to go" if hours else "")
-    if status.counts["open"] or status.counts["to come"]:
-        return "not running; add --resume to its command and it goes on"
-    return f"ended{speed}"
-
-
-def duration(hours: float) -> str:
-    minutes = math.ceil(hours * 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+    """What the terminal of the search shows; GPUs are this machine's."""
+    gpus = read_gpus() if status.active else []
+    wide_console().print(status_table(run.config, status, gpus))
 
 
 def print_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:
@@ -97,9 +66,18 @@ def final(standing: Standing | None) -> str:
 
 def ensemble_command(run: RunFolder) -> str:
     """What to type for the ensemble of `run`, from the current folder."""
+    return command("ensemble", run)
+
+
+def ui_command(run: RunFolder) -> str:
+    """What to type to look at `run` in MLflow and optuna-dashboard, from the current folder."""
+    return command("ui", run)
+
+
+def command(verb: str, run: RunFolder) -> str:
     storage = run.path.parent
     elsewhere = "" if storage == Path("runs").resolve() else f" --storage {storage}"
-    return f"python launch.py ensemble --name {run.path.name}{elsewhere}"
+    return f"python launch.py {verb} --name {run.path.name}{elsewhere}"
 
 
 def print_ensemble(run: RunFolder, metrics: Mapping[str, Any]) -> None:

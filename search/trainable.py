@@ -6,13 +6,14 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 from filelock import FileLock
 from ray import tune
+from ray._raylet import setproctitle  # type: ignore[attr-defined]  # its stubs lack it
 
 from search.attempts import Attempts
 from search.checkpoint_store import LOCK, CheckpointStore, open_store
@@ -57,6 +58,7 @@ def run_trial(point: Point, setting: TrialSetting) -> None:
     store = open_store(settings.checkpoint_uri, settings.name)
     store.sweep(setting.run.path, "trials")
     folder = setting.run.trial(name)
+    show_title(setting, name)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK, timeout=PREDECESSOR_SECONDS):
         store.pull(f"trials/{name}", folder)
@@ -91,20 +93,37 @@ def train_folds(point: Point, setting: TrialSetting, name: str, store: Checkpoin
         for fold in setting.config.search.folds
     }
     trial = Lockstep(trainings, setting.config.metric)
-    here = {"device": device_here()}
     for metrics in trial.history[-1:]:
-        tune.report(metrics | here)
+        report(metrics, setting, name)
     while not trial.finished:
         metrics = next_epoch(trial, folder, setting.config.search.min_free_gb)
         store.push(f"trials/{name}", folder)
-        tune.report(metrics | here)
+        report(metrics, setting, name)
 
 
+def report(metrics: Metrics, setting: TrialSetting, name: str) -> None:
+    """Give Tune an epoch, and return when Tune says to go on, which it does by a call that renames the
+    process."""
+    tune.report(metrics | {"device": device_here()})
+    show_title(setting, name)
+
+
+@cache
 def device_here() -> str:
     """What this worker trains on; the host's name Tune tells by itself."""
     from trashseg.device import device_name, local_resources
 
     return device_name(local_resources().device)
+
+
+def show_title(setting: TrialSetting, name: str) -> None:
+    """Call this process by its trial, in the dashboard's list of workers, in top and in nvidia-smi.
+
+    Its actor cannot be called so: an actor has one name for life, and goes on with the next trial. The
+    prefix is what Ray knows its workers by.
+    """
+    folds = ",".join(map(str, setting.config.search.folds))
+    setproctitle(f"ray::trashseg {setting.config.search.name} {name} fold {folds}")
 
 
 def next_epoch(trial: Lockstep, folder: Path, min_free_gb: float) -> Metrics:

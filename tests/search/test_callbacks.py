@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from search.callbacks import SearchCallback
 from search.config import SearchConfig
-from search.display import Display
+from search.live import SearchDisplay
 from search.patience import TimeBudget
 from search.run_folder import RunFolder
 from search.space import load_space
@@ -47,7 +47,7 @@ class Scene:
             self.ledger.propose()
         self.tracker = Tracker(self.run, uri)
         self.callback = SearchCallback(
-            self.run, CONFIG, SPACE, self.ledger, self.tracker, Display("night", 3, "trials"),
+            self.run, CONFIG, SPACE, self.ledger, self.tracker, SearchDisplay(CONFIG),
             TimeBudget(None, 9),
         )  # fmt: skip
 

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
-from search.display import Display, number, print_scores
+from search.config import SearchConfig
+from search.display import number, print_scores
+from search.live import SearchDisplay
 
 
 def lines(text: str) -> list[str]:
@@ -13,10 +15,9 @@ def lines(text: str) -> list[str]:
 
 
 def test_events_are_plain_lines_with_the_time(capsys: pytest.CaptureFixture[str]) -> None:
-    with Display("night", 3, "trials") as display:
+    with SearchDisplay(SearchConfig()) as display:
         display.trial_started("trial_000", {"loss.name": "dice", "clip_norm": 1.0})
         display.trial_started("trial_001", {"clip_norm": 1.0})
-        display.epoch("trial_000", 1, 0.25)
         display.trial_ended("trial_000", "finished", "", 0.25)
         display.trial_ended("trial_001", "pruned", "at epoch 3", 0.125)
         display.trial_ended("trial_002", "failed", "NonFiniteError: epoch 1", None)
@@ -43,13 +44,13 @@ def test_events_are_plain_lines_with_the_time(capsys: pytest.CaptureFixture[str]
 def test_an_error_with_brackets_is_printed_as_it_is(
     capsys: pytest.CaptureFixture[str], error: str
 ) -> None:
-    with Display("night", 3, "trials") as display:
+    with SearchDisplay(SearchConfig()) as display:
         display.trial_ended("trial_000", "failed", error, None)
     assert lines(capsys.readouterr().out) == [f"trial_000 failed {error}"]
 
 
 def test_a_long_line_is_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
-    with Display("night", 3, "trials") as display:
+    with SearchDisplay(SearchConfig()) as display:
         display.line("x" * 500)
     assert lines(capsys.readouterr().out) == ["x" * 500]
 

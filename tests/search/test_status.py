@@ -1,5 +1,6 @@
 """What another terminal is told of a search, while it runs and after."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from typer.testing import CliRunner
 import launch
 from search.config import SearchConfig
 from search.ledger import Ledger
+from search.progress import Curve, Open, Pace, Rung
 from search.run_folder import RunFolder, new_run_folder
 from search.space import load_space
-from search.status import Open, Pace, Rung, read_status
+from search.status import read_status
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import stratify
 from trashseg.files import write_json
@@ -50,8 +52,27 @@ def test_trials_are_counted_by_state(run: RunFolder) -> None:
 def test_open_trials_have_their_epoch_and_best_score(run: RunFolder) -> None:
     status = read_status(run)
     assert status.open == [Open("trial_003", 4, 0.75), Open("trial_004", 0, None)]
-    assert status.best == ("trial_003", 0.75)
-    assert status.hand_tuned == 0.5
+    assert status.best == Curve("trial_003", (0.1875, 0.375, 0.5625, 0.75))
+    assert status.hand_tuned is not None
+    assert (status.hand_tuned.name, status.hand_tuned.score) == ("trial_000", 0.5)
+
+
+def test_the_search_itself_sees_what_another_terminal_reads(run: RunFolder) -> None:
+    """The one counts events, also those before its last start; the other reads the file."""
+    ledger = Ledger(run.study_db, run.config, run.space)
+    ledger.record_epoch("trial_004", 1, 0.75)  # as good as trial_003, and later
+    ledger.record_epoch("trial_004", 2, 0.75)
+    ledger.record_epoch("trial_004", 3, 0.75)
+    ledger.record_arrival("trial_004", 3, before=3)
+    ledger.end("trial_003", "pruned", {"epoch": 4})
+    ledger.propose()
+    seen, read = (replace(status, pace=Pace(0, 0)) for status in
+                  (ledger.progress.status(active=False), read_status(run)))  # fmt: skip
+    assert seen == read
+    assert seen.rungs == [Rung(epoch=3, arrived=4, went_on=4, best=0.75)]
+    assert seen.counts["pruned"] == 2
+    assert seen.best is not None
+    assert seen.best.name == "trial_003"
 
 
 def test_a_rung_says_how_many_arrived_and_how_many_went_on(run: RunFolder) -> None:
@@ -88,8 +109,11 @@ def test_the_command_tells_whether_a_search_runs_and_writes_nothing(run: RunFold
     assert idle.exit_code == 0
     assert "night: not running; add --resume to its command and it goes on" in idle.stdout
     assert "2 open, 1 finished, 1 pruned, 1 failed, 5 to come" in idle.stdout
-    assert "best so far: trial_003 0.75, hand-tuned 0.5" in idle.stdout
+    words = " ".join(idle.stdout.split())
+    assert "best so far trial_003 0.75" in words
+    assert "hand-tuned trial_000 0.5" in words
     assert sorted(run.path.parent.rglob("*")) == before
     with run.locked():
         active = CliRunner().invoke(launch.app, arguments)
     assert "night: running, 20 epochs an hour, about 1 h 15 min to go" in active.stdout
+    assert "2 running, 1 finished, 1 pruned, 1 failed, 5 to come" in active.stdout
