@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial
 
 from search.config import SearchConfig
-from search.ledger import NAME, STATES
+from search.ledger import NAME, STATES, progress_of
+from search.progress import new_pace
 from search.results import Row, Standing, leaderboard
 from search.rungs import rung_epochs
 from search.space import Point, by_key
-from search.status import read_rung_table
 
 OPEN = "open"
 
@@ -118,7 +118,7 @@ def rung_facts(
             rung.best,
             tuple(t.name for t in trials if t.state == "pruned" and t.epochs == rung.epoch),
         )
-        for rung in read_rung_table(frozen, config.search.reduction_factor)
+        for rung in progress_of(frozen, config, new_pace()).status(active=False).rungs
     )
 
 
