@@ -71,7 +71,8 @@ def connect(address: str) -> str:
     `ray.init()` without an address would join any stale cluster it finds: "local" never does. What
     "local" starts listens on 127.0.0.1 and asks for a token (Ray's default since 2.59).
 
-    Raises ResourceError where there is no cluster, or one of another version or token.
+    Raises ResourceError where there is no cluster, or one of another version or token, or where Ray's
+    own processes do not come up in time.
     """
     if ray.is_initialized():
         return str(ray.get_runtime_context().gcs_address)
@@ -86,6 +87,13 @@ def connect(address: str) -> str:
             )
     except (ConnectionError, ValueError, AuthenticationError) as error:
         raise ResourceError(f"--address {address}: {why_not(error)}") from None
+    except Exception as error:
+        if type(error) is not Exception:  # with which Ray says that its processes did not come up
+            raise
+        raise ResourceError(
+            f"--address {address}: Ray did not start ({str(error).splitlines()[0]}): wait until the "
+            "machine is less busy and try again; Ray's logs are in session_latest of its temporary folder"
+        ) from error
     return f"http://{context.dashboard_url}" if context.dashboard_url else "not running"
 
 

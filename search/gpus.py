@@ -46,7 +46,5 @@ def _devices() -> list[Any]:
 def _told(ask: Any, device: Any, key: str) -> int | None:
     try:
         return int(getattr(ask(device), key))
-    except (
-        pynvml.NVMLError
-    ):  # not supported, or lost: a search does not end because of what it shows
+    except pynvml.NVMLError:  # not supported, or lost: no search ends because of what it shows
         return None

@@ -287,3 +287,26 @@ def test_a_version_mismatch_is_told_in_full() -> None:
         "Version mismatch: The cluster was started with: Ray: 2.59.0: install the same "
         "requirements.lock here and there"
     )
+
+
+def test_ray_that_does_not_come_up_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises a plain Exception after half a minute; the wait is left out here."""
+
+    def too_late(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nSee the logs.")
+
+    monkeypatch.setattr(ray, "init", too_late)
+    with pytest.raises(
+        ResourceError,
+        match=r"^--address local: Ray did not start \(The current node timed out during startup\.\): wait",
+    ):
+        connect("local")
+
+
+def test_a_bug_in_ray_is_not_taken_for_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(**_: object) -> None:
+        raise TypeError("unexpected")
+
+    monkeypatch.setattr(ray, "init", bug)
+    with pytest.raises(TypeError, match="unexpected"):
+        connect("local")
