@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from filelock import FileLock
 from ray import tune
-from ray._raylet import setproctitle
+from ray._raylet import setproctitle  # type: ignore[attr-defined]  # its stubs lack it
 
 from search.attempts import Attempts
 from search.checkpoint_store import LOCK, CheckpointStore, open_store
