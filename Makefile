@@ -40,8 +40,7 @@ demo: .venv/installed
 	@echo "  $(DEMO)/runs/demo/ensemble/metrics.json   scores with and without the CRF"
 	@echo "  $(DEMO)/runs/demo/ensemble/masks/         a mask for each photo, out of fold"
 	@echo "Open:"
-	@echo "  $(BIN)/mlflow ui --backend-store-uri sqlite:///$(DEMO)/mlflow.db"
-	@echo "  $(BIN)/optuna-dashboard sqlite:///$(DEMO)/runs/demo/study.db"
+	@echo "  $(BIN)/python launch.py ui --name demo --storage $(DEMO)/runs"
 
 clean-demo:
 	rm -rf $(DEMO)
@@ -82,4 +81,5 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy docs/settings_page.py docs/repository_pages.py
 	$(BIN)/lint-imports
