@@ -1,0 +1,86 @@
+// The body of a function that Gradio calls with the picker's `element` and `trigger`. The photo stays in this
+// page, so that it can be sent again with other settings; the server keeps nothing.
+
+const root = document.documentElement;
+const byId = (id) => document.getElementById(id);
+const limit = Number(element.querySelector(".drop").dataset.maxBytes);
+let chosen = null; // {photo: base64 or null, size, sample}
+
+function speak(language) {
+  root.dataset.language = root.lang = language;
+  for (const button of document.querySelectorAll("[data-speak]")) {
+    button.setAttribute("aria-pressed", button.dataset.speak === language);
+  }
+  for (const name of ["alt", "aria-label"]) {
+    for (const node of document.querySelectorAll(`[data-${name}-en]`)) {
+      node.setAttribute(name, node.getAttribute(`data-${name}-${language}`));
+    }
+  }
+}
+
+function base64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
+
+async function take(file) {
+  const fits = file.size > 0 && file.size <= limit;
+  chosen = { photo: fits ? await base64(file) : null, size: file.size, sample: null };
+  send();
+}
+
+function send() {
+  if (!chosen) return;
+  trigger("segment", {
+    ...chosen,
+    threshold: Number(byId("threshold").value) / 100,
+    crf: byId("crf").checked,
+    language: root.dataset.language,
+  });
+}
+
+function show() {
+  // on a phone the result is below what was tapped
+  if (innerWidth < 800) byId("result").scrollIntoView({ behavior: "smooth", block: "start" });
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-speak], [data-sample]");
+  if (!button) return;
+  if (button.dataset.speak) return speak(button.dataset.speak);
+  chosen = { photo: null, size: 0, sample: Number(button.dataset.sample) };
+  send();
+  show();
+});
+
+document.addEventListener("input", ({ target }) => {
+  if (target.id === "threshold") target.parentElement.querySelector("output").value = `${target.value}%`;
+});
+
+document.addEventListener("change", ({ target }) => {
+  if (target.id === "threshold" || target.id === "crf") return send();
+  if (target.type === "file" && target.files.length) {
+    take(target.files[0]).then(show);
+    target.value = ""; // the same photo may be chosen again
+  }
+});
+
+// a photo that misses the frame by a little is still meant for it, and not to be opened by the browser
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  root.classList.add("dragging");
+});
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) root.classList.remove("dragging");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  root.classList.remove("dragging");
+  if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]).then(show);
+});
+
+speak(navigator.language.toLowerCase().startsWith("ko") ? "ko" : "en");

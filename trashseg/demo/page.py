@@ -1,0 +1,136 @@
+"""The page, made with Gradio: it carries photos to the model and results back, through its queue.
+
+Gradio's own components are not used: they write what is uploaded and what is shown to files that stay,
+and their texts have one language at a time. Ours are HTML (markup.py, page.css, page.js). A photo arrives
+inside the event that the page triggers, and the result leaves as one piece of HTML with the picture and
+the downloads in it. So no photo is ever on the disk.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+# before gradio is imported, which asks for a newer version of itself and reports what it is used for
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+from fastapi import FastAPI
+from pydantic import Base64Bytes
+from starlette.exceptions import HTTPException
+
+from trashseg.demo import markup
+from trashseg.demo.guide import Language, read_guide
+from trashseg.demo.photos import check_bytes, check_upload
+from trashseg.demo.refusal import RefusedError
+from trashseg.demo.samples import Sample
+from trashseg.demo.segment import Settings
+from trashseg.demo.service import Service
+from trashseg.sections import Probability, Section
+
+HERE = Path(__file__).parent
+FONTS = ["system-ui", "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans CJK KR", "sans-serif"]
+PATH = "/"
+CLOSED = ("upload", "upload_progress", "proxy={path:path}", "file={path:path}")
+"""Routes of Gradio that would keep or hand out files; the page needs none."""
+
+
+class Asked(Section):
+    """What page.js sends: a photo, or the number of a sample, or only how large the photo would be."""
+
+    photo: Base64Bytes | None
+    size: int
+    """Bytes of the photo; one that is too large is not sent."""
+    sample: int | None
+    threshold: Probability
+    crf: bool
+    language: Language
+
+    def content(self, samples: Sequence[Sample]) -> bytes:
+        if self.sample is not None:
+            return samples[self.sample].path.read_bytes()
+        check_bytes(self.size)
+        return self.photo or b""
+
+
+def mount_page(app: FastAPI, service: Service, samples: Sequence[Sample]) -> FastAPI:
+    """`app` with the page at its root."""
+    for route in CLOSED:
+        app.add_api_route(f"/gradio_api/{route}", _closed, methods=["GET", "HEAD", "POST"])
+    theme = gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"])
+    mounted: FastAPI = gr.mount_gradio_app(
+        app,
+        _page(service, samples),
+        path=PATH,
+        footer_links=[],
+        run_history=False,  # it would keep photos and results in the browser
+        max_file_size=1,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=theme,
+        css_paths=[HERE / "page.css"],
+        app_kwargs={"docs_url": None, "redoc_url": None},
+    )
+    return mounted
+
+
+async def _closed() -> None:
+    raise HTTPException(404, "there is no such route here")
+
+
+def _page(service: Service, samples: Sequence[Sample]) -> gr.Blocks:
+    guide, model = read_guide(), service.segmenter
+    title = f"{guide.page['title'].ko} {guide.page['title'].en}"
+    with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
+        _html("header", markup.header(guide))
+        with gr.Column(elem_id="layout"):
+            script = (HERE / "page.js").read_text(encoding="utf-8")
+            picker = _html("picker", markup.picker(guide, samples), script)
+            result = _html("result", markup.empty(guide))
+            _html("settings", markup.settings(guide, model.refines))
+            _html("guide", markup.all_classes(guide, model.classes))
+        picker.segment(
+            _answer(service, samples),
+            outputs=result,
+            trigger_mode="always_last",
+            concurrency_limit=None,  # the line is service.py's: programs stand in it too
+            api_visibility="private",
+        )
+    page.queue(api_open=False)
+    return page
+
+
+def _html(name: str, value: str, script: str | None = None) -> gr.HTML:
+    return gr.HTML(value, elem_id=name, js_on_load=script, apply_default_css=False)
+
+
+def _answer(service: Service, samples: Sequence[Sample]) -> Callable[..., Awaitable[str]]:
+    guide = read_guide()
+
+    async def answer(
+        event: gr.EventData,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
+    ) -> str:
+        asked = Asked.model_validate(event._data)
+
+        def say(name: str, **values: int) -> None:
+            progress(None, desc=guide.progress[name].fill(**values).say(asked.language))
+
+        try:
+            content = asked.content(samples)
+            check_upload(content)
+            segmented = await service.segment(
+                content,
+                Settings(threshold=asked.threshold, crf=asked.crf),
+                on_place=lambda ahead: say("waiting", ahead=ahead),
+                on_turn=lambda: say("looking"),
+            )
+        except RefusedError as refused:
+            return markup.refusal(refused.text)
+        return await asyncio.to_thread(
+            markup.result, guide, service.segmenter, segmented, asked.language
+        )
+
+    return answer
