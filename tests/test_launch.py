@@ -27,6 +27,7 @@ COMMANDS = [
     ["tune-post"],
     ["train"],
     ["predict"],
+    ["demo"],
     ["evaluate"],
 ]
 HEAVY = ("torch", "ray", "mlflow", "optuna", "albumentations", "cv2", "numpy")
@@ -94,6 +95,7 @@ def test_launch_py_runs_as_a_script() -> None:
         "tune-post",
         "train",
         "predict",
+        "demo",
         "evaluate",
     ):
         assert command in done.stdout

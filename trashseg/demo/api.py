@@ -15,18 +15,16 @@ from fastapi import FastAPI, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from trashseg.demo.doors import LimitedBody, error_response
 from trashseg.demo.guide import read_guide
-from trashseg.demo.photos import MAX_BYTES, check_bytes, check_upload
+from trashseg.demo.photos import check_bytes, check_upload
 from trashseg.demo.refusal import RefusedError
 from trashseg.demo.segment import Segmented, Segmenter, Settings
 from trashseg.pictures import encode_mask
 from trashseg.predict import describe_classes
 
 PREFIX = "/api/v1"
-MAX_BODY = MAX_BYTES * 4 // 3 + 2**16
-"""Bytes of a request: the page sends photos in base64."""
 
 Segment = Callable[[bytes, Settings], Awaitable[Segmented]]
 State = Callable[[], Mapping[str, int]]
@@ -38,7 +36,7 @@ def make_api(segmenter: Segmenter, segment: Segment, state: State) -> FastAPI:
     app = FastAPI(
         title="trashseg", docs_url=None, redoc_url=None, openapi_url=f"{PREFIX}/openapi.json"
     )
-    app.add_middleware(LimitedBody, limit=MAX_BODY)
+    app.add_middleware(LimitedBody)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
@@ -116,54 +114,17 @@ def tell(segmenter: Segmenter, segmented: Segmented, name: str) -> dict[str, Any
 # --- what is refused ---------------------------------------------------------------------------
 
 
-def _error(status: int, line: str) -> JSONResponse:
-    return JSONResponse({"error": line}, status)
-
-
 def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
-    return _error(error.status, str(error))
+    return error_response(error.status, str(error))
 
 
 def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg'].lower()}" for e in error.errors())
-    return _error(422, "; ".join(problems))
+    return error_response(422, "; ".join(problems))
 
 
 def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error(error.status_code, error.detail)
-
-
-class LimitedBody:
-    """Refuses a request that says it is too large, and one that turns out to be: none is read to its
-    end. Around the page's own routes too."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app = app
-        self._limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._limit:
-            await _error(413, _too_large())(scope, receive, send)
-            return
-        count = 0
-
-        async def counted() -> Message:
-            nonlocal count
-            message = await receive()
-            count += len(message.get("body", b""))
-            if count > self._limit:
-                raise HTTPException(413, _too_large())
-            return message
-
-        await self._app(scope, counted, send)
-
-
-def _too_large() -> str:
-    return read_guide().refusals["too_large"].fill(megabytes=MAX_BYTES // 2**20).en
+    return error_response(error.status_code, error.detail)

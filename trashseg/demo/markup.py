@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 
 from trashseg.demo.guide import Guide, Language, Text
-from trashseg.demo.photos import MAX_BYTES, MEGABYTES, MEGAPIXELS
+from trashseg.demo.photos import MAX_BYTES, MEGABYTES, pixel_limit
 from trashseg.demo.samples import Sample
 from trashseg.demo.segment import Image, Segmented, Segmenter, Share
 from trashseg.pictures import encode_mask, overlay, palette
@@ -56,7 +56,7 @@ def header(guide: Guide) -> str:
 
 def picker(guide: Guide, samples: Sequence[Sample]) -> str:
     page = guide.page
-    limits = page["limits"].fill(megabytes=MEGABYTES, megapixels=MEGAPIXELS)
+    limits = page["limits"].fill(megabytes=MEGABYTES, **pixel_limit())
     return f"""
 <div class="drop" data-max-bytes="{MAX_BYTES}">
   <label class="button camera">{CAMERA}{both(page["camera"])}
@@ -111,6 +111,16 @@ def all_classes(guide: Guide, classes: Sequence[str]) -> str:
 <p class="hint caution">{both(guide.result["caution"])}</p>"""
 
 
+def result_template(guide: Guide) -> str:
+    """What surrounds any result: how it goes on with the next. Shown while page.js says so."""
+    texts = guide.progress
+    waiting = both(texts["waiting"]).replace("{ahead}", '<b class="ahead"></b>')
+    return f"""
+<div class="pending" role="status"><div class="moving"></div>
+  <p class="place">{waiting}</p><p class="being-seen">{both(texts["looking"])}</p></div>
+${{value}}"""
+
+
 # --- what changes ------------------------------------------------------------------------------
 
 
@@ -163,8 +173,8 @@ def _entry(guide: Guide, classes: Sequence[str], share: Share) -> str:
     return f"""
 <li>
   <div class="name">{_chip(colour)}<strong>{both(advice.name)}</strong>
-    <span class="numbers"><b>{percent(share.of_objects)}</b> {both(texts["share_of_objects"])} ·
-    <b>{percent(share.of_photo)}</b> {both(texts["share_of_photo"])}</span></div>
+    <span class="numbers">{share_of(texts["share_of_objects"], share.of_objects)} ·
+    {share_of(texts["share_of_photo"], share.of_photo)}</span></div>
   <div class="bar" aria-hidden="true"><i style="width:{share.of_objects:.2%};{_fill(colour)}"></i></div>
   <p class="how">{both(advice.how)}</p>
 </li>"""
@@ -187,10 +197,15 @@ def _rest(guide: Guide, segmented: Segmented) -> str:
     texts, pixels = guide.result, segmented.mask.size
     unsure = segmented.unsure / pixels
     background = 1 - sum(share.of_photo for share in segmented.shares()) - unsure
-    parts = [f"{both(texts['background'])} <b>{percent(background)}</b>"]
+    parts = [share_of(texts["background"], background)]
     if segmented.settings.threshold > 0:
-        parts.append(f"{both(texts['unsure'])} <b>{percent(unsure)}</b>")
-    return f"{' · '.join(parts)} {both(texts['share_of_photo'])}"
+        parts.append(share_of(texts["unsure"], unsure))
+    return " ".join(parts)
+
+
+def share_of(text: Text, share: float) -> str:
+    """The text with its {percent}."""
+    return both(text).replace("{percent}", f"<b>{percent(share)}</b>")
 
 
 def percent(share: float) -> str:

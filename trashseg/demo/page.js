@@ -35,12 +35,27 @@ async function take(file) {
 
 function send() {
   if (!chosen) return;
+  const ticket = String(Math.random()).slice(2); // randomUUID is for https only
+  follow(ticket);
   trigger("segment", {
     ...chosen,
+    ticket,
     threshold: Number(byId("threshold").value) / 100,
     crf: byId("crf").checked,
     language: root.dataset.language,
   });
+}
+
+// Says how many are before us, until page.py says that the answer is there.
+async function follow(ticket) {
+  root.classList.add("looking");
+  while (root.classList.contains("looking")) {
+    const answer = await fetch(`place/${ticket}`).catch(() => null); // if the server is gone, Gradio says so
+    const ahead = answer?.ok ? (await answer.json()).ahead : 0;
+    root.classList.toggle("queued", ahead > 0);
+    for (const node of document.querySelectorAll(".ahead")) node.textContent = ahead;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
 }
 
 function show() {
@@ -83,4 +98,6 @@ document.addEventListener("drop", (event) => {
   if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]).then(show);
 });
 
+// Chromium and Safari tell touch screens apart here on http too; there `capture` opens the camera
+root.classList.toggle("touch", navigator.maxTouchPoints > 0);
 speak(navigator.language.toLowerCase().startsWith("ko") ? "ko" : "en");

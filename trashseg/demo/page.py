@@ -1,12 +1,13 @@
 """The page, made with Gradio: it carries photos to the model and results back, through its queue.
 
 Gradio's own components are not used: they write what is uploaded and what is shown to files that stay,
-and their texts have one language at a time. Ours are HTML (markup.py, page.css, page.js). A photo arrives
-inside the event that the page triggers, and the result leaves as one piece of HTML with the picture and
-the downloads in it. So no photo is ever on the disk.
+and their texts have one language at a time. Ours are HTML (markup.py, page.css, page.js). A photo
+arrives inside the event that the page triggers, and the result leaves as one piece of HTML with the
+picture and the downloads in it. So no photo is ever on the disk.
 """
 
 import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -17,9 +18,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 from fastapi import FastAPI
 from pydantic import Base64Bytes
-from starlette.exceptions import HTTPException
 
 from trashseg.demo import markup
+from trashseg.demo.doors import CalledRoutes
 from trashseg.demo.guide import Language, read_guide
 from trashseg.demo.photos import check_bytes, check_upload
 from trashseg.demo.refusal import RefusedError
@@ -31,8 +32,6 @@ from trashseg.sections import Probability, Section
 HERE = Path(__file__).parent
 FONTS = ["system-ui", "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans CJK KR", "sans-serif"]
 PATH = "/"
-CLOSED = ("upload", "upload_progress", "proxy={path:path}", "file={path:path}")
-"""Routes of Gradio that would keep or hand out files; the page needs none."""
 
 
 class Asked(Section):
@@ -45,6 +44,8 @@ class Asked(Section):
     threshold: Probability
     crf: bool
     language: Language
+    ticket: str
+    """With which the page asks how many are before it."""
 
     def content(self, samples: Sequence[Sample]) -> bytes:
         if self.sample is not None:
@@ -55,8 +56,12 @@ class Asked(Section):
 
 def mount_page(app: FastAPI, service: Service, samples: Sequence[Sample]) -> FastAPI:
     """`app` with the page at its root."""
-    for route in CLOSED:
-        app.add_api_route(f"/gradio_api/{route}", _closed, methods=["GET", "HEAD", "POST"])
+
+    @app.get("/place/{ticket}", include_in_schema=False)
+    async def place(ticket: str) -> dict[str, int | None]:
+        return {"ahead": service.line.ahead(ticket)}
+
+    app.add_middleware(CalledRoutes)
     theme = gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"])
     mounted: FastAPI = gr.mount_gradio_app(
         app,
@@ -64,20 +69,16 @@ def mount_page(app: FastAPI, service: Service, samples: Sequence[Sample]) -> Fas
         path=PATH,
         footer_links=[],
         run_history=False,  # it would keep photos and results in the browser
-        max_file_size=1,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
         theme=theme,
-        css_paths=[HERE / "page.css"],
+        # as `css` it would be rewritten, and no rule would see the classes of <html>
+        head=f"<style>{(HERE / 'page.css').read_text(encoding='utf-8')}</style>",
         app_kwargs={"docs_url": None, "redoc_url": None},
     )
     return mounted
-
-
-async def _closed() -> None:
-    raise HTTPException(404, "there is no such route here")
 
 
 def _page(service: Service, samples: Sequence[Sample]) -> gr.Blocks:
@@ -88,45 +89,40 @@ def _page(service: Service, samples: Sequence[Sample]) -> gr.Blocks:
         with gr.Column(elem_id="layout"):
             script = (HERE / "page.js").read_text(encoding="utf-8")
             picker = _html("picker", markup.picker(guide, samples), script)
-            result = _html("result", markup.empty(guide))
+            result = _html("result", markup.empty(guide), template=markup.result_template(guide))
             _html("settings", markup.settings(guide, model.refines))
             _html("guide", markup.all_classes(guide, model.classes))
-        picker.segment(
+        answered = picker.segment(
             _answer(service, samples),
             outputs=result,
+            show_progress="hidden",  # Gradio's words have one language: page.js shows ours
             trigger_mode="always_last",
             concurrency_limit=None,  # the line is service.py's: programs stand in it too
             api_visibility="private",
         )
+        failed = markup.refusal(guide.result["failed"])
+        answered.failure(None, outputs=result, js=f"() => {json.dumps(failed)}")
+        answered.then(None, js="() => { document.documentElement.classList.remove('looking'); }")
     page.queue(api_open=False)
     return page
 
 
-def _html(name: str, value: str, script: str | None = None) -> gr.HTML:
-    return gr.HTML(value, elem_id=name, js_on_load=script, apply_default_css=False)
+def _html(name: str, value: str, script: str | None = None, template: str = "${value}") -> gr.HTML:
+    return gr.HTML(
+        value, html_template=template, elem_id=name, js_on_load=script, apply_default_css=False
+    )
 
 
 def _answer(service: Service, samples: Sequence[Sample]) -> Callable[..., Awaitable[str]]:
     guide = read_guide()
 
-    async def answer(
-        event: gr.EventData,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
-    ) -> str:
+    async def answer(event: gr.EventData) -> str:
         asked = Asked.model_validate(event._data)
-
-        def say(name: str, **values: int) -> None:
-            progress(None, desc=guide.progress[name].fill(**values).say(asked.language))
-
+        settings = Settings(threshold=asked.threshold, crf=asked.crf)
         try:
             content = asked.content(samples)
             check_upload(content)
-            segmented = await service.segment(
-                content,
-                Settings(threshold=asked.threshold, crf=asked.crf),
-                on_place=lambda ahead: say("waiting", ahead=ahead),
-                on_turn=lambda: say("looking"),
-            )
+            segmented = await service.segment(content, settings, asked.ticket)
         except RefusedError as refused:
             return markup.refusal(refused.text)
         return await asyncio.to_thread(

@@ -34,7 +34,12 @@ def check_upload(content: bytes) -> None:
         raise RefusedError("heic")
     width, height = read_size(content)
     if width * height > MAX_PIXELS:
-        raise RefusedError("too_many_pixels", width=width, height=height, megapixels=MEGAPIXELS)
+        raise RefusedError("too_many_pixels", width=width, height=height, **pixel_limit())
+
+
+def pixel_limit() -> dict[str, str]:
+    """As it is said in English, in millions, and in Korean, in tens of thousands."""
+    return {"megapixels": f"{MEGAPIXELS}", "man": f"{MEGAPIXELS * 100:,}"}
 
 
 def check_bytes(count: int) -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from types import FrameType
 
 import uvicorn
@@ -29,21 +30,18 @@ def make_app(segmenter: Segmenter, samples: Sequence[Sample] = ()) -> FastAPI:
 
 def require_gradio() -> None:
     """ConfigError where the page's library is not installed."""
-    try:
-        import gradio  # noqa: F401
-    except ImportError:
+    if find_spec("gradio") is None:  # imported later: it makes a folder for its files at once
         raise ConfigError(
             "launch.py demo: gradio is not installed: run pip install 'trashseg[demo]'"
-        ) from None
+        )
 
 
 def serve(ensemble: Ensemble, samples: Sequence[Sample], listener: socket.socket) -> None:
     """Until Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, _leave)
     with tempfile.TemporaryDirectory(prefix="trashseg-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = (
-            folder  # stays empty; without it Gradio makes one for all users
-        )
+        # stays empty; without it Gradio would make one that all users of the machine share
+        os.environ["GRADIO_TEMP_DIR"] = folder
         ensemble.resources.claim()
         segmenter = Segmenter(ensemble)
         segmenter.warm_up()
@@ -53,7 +51,13 @@ def serve(ensemble: Ensemble, samples: Sequence[Sample], listener: socket.socket
         if not ipaddress.ip_address(host).is_loopback:
             print("Whoever reaches this machine can use it: there is no password.", flush=True)
         # who sent a photo, and when, is not written down either
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=3,  # pages that are open keep a connection
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -64,7 +68,8 @@ def listen(host: str, port: int) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
         )
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        code = getattr(error, "errno", None)
+        reason = os.strerror(code) if code and code > 0 else error
         raise ResourceError(
             f"--host {host} --port {port}: cannot listen there ({reason}): choose others"
         ) from None

@@ -1,7 +1,6 @@
 """The model of one process, for the page and for programs: loaded once, one photo at a time."""
 
 import asyncio
-from collections.abc import Callable
 
 from trashseg.demo.line import Line
 from trashseg.demo.photos import decode_upload
@@ -23,13 +22,11 @@ class Service:
         self,
         content: bytes,
         settings: Settings,
-        on_place: Callable[[int], None] = lambda ahead: None,
-        on_turn: Callable[[], None] = lambda: None,
+        ticket: str = "",
     ) -> Segmented:
         """Look at an encoded photo when it is its turn; RefusedError where it cannot be decoded or too
-        many wait."""
-        async with self.line.turn(on_place):
-            on_turn()
+        many wait. By its ticket the line tells how many are before it."""
+        async with self.line.turn(ticket):
             return await asyncio.to_thread(self._segment, content, settings)
 
     def _segment(self, content: bytes, settings: Settings) -> Segmented:
