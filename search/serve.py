@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from ray import serve
 from ray.serve import Application
+from ray.serve._private import replica
 
 from search.cluster import LOCAL, connect
 from trashseg.demo.api import make_api
@@ -63,6 +64,7 @@ class Replica:
     CRF, runs in a thread for each photo."""
 
     def __init__(self, args: ServeArgs) -> None:
+        _close_internal_server()
         resources = local_resources(cpus=max(1, round(args.cpus)))
         resources.claim()
         self._segmenter = Segmenter(load_ensemble(args.model, resources))
@@ -88,6 +90,15 @@ class Replica:
     def state(self) -> dict[str, int]:
         """Of this replica: photos looked at so far, and how often the networks ran for them."""
         return {"photos": self._photos, "batches": self._batches}
+
+
+def _close_internal_server() -> None:
+    """Open no port for calls from other deployments: there are none here, and HTTP does not come this way.
+
+    Ray Serve (2.60) has each replica listen on all interfaces for them. What is sent there is unpickled
+    and nobody is asked for Ray's token: whoever reaches the machine could run code on it.
+    """
+    replica.add_port_to_grpc_server = lambda server, address: 0
 
 
 def app(args: ServeArgs) -> Application:

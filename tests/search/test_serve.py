@@ -29,8 +29,12 @@ SECONDS = 300
 
 @dataclass(frozen=True)
 class Served:
-    url: str
+    port: int
     process: psutil.Process
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api/v1"
 
 
 def test_arguments_are_typed_and_unknown_ones_refused() -> None:
@@ -67,9 +71,9 @@ def served(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             cwd=ROOT, env=environment(home), stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        url = f"http://127.0.0.1:{port}/api/v1"
-        _wait_for(f"{url}/health", process, log)
-        yield Served(url, psutil.Process(process.pid))
+        served = Served(port, psutil.Process(process.pid))
+        _wait_for(f"{served.url}/health", process, log)
+        yield served
     finally:
         process.terminate()
         process.wait()
@@ -109,11 +113,12 @@ def test_it_refuses_what_the_demo_refuses(served: Served) -> None:
 @pytest.mark.slow
 def test_ray_and_serve_listen_on_loopback_alone(served: Served) -> None:
     family = [served.process, *served.process.children(recursive=True)]
-    listening = {
-        connection.laddr.ip
+    listening = [
+        (process.name(), *connection.laddr)
         for process in family
         for connection in process.net_connections(kind="tcp")
         if connection.status == psutil.CONN_LISTEN
-    }
-    assert listening
-    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    ]
+    loopback = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+    assert served.port in [port for _, _, port in listening]
+    assert [opened for opened in listening if opened[1] not in loopback] == []
