@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 from ray.serve._private import replica
 
 from search.cluster import LOCAL, connect
@@ -57,8 +57,6 @@ class ServeArgs(Section):
         return self
 
 
-@serve.deployment(name="trashseg")
-@serve.ingress()
 class Replica:
     """One loaded ensemble. Networks see photos together; what comes before and after, decoding and the
     CRF, runs in a thread for each photo."""
@@ -69,8 +67,8 @@ class Replica:
         resources.claim()
         self._segmenter = Segmenter(load_ensemble(args.model, resources))
         self._segmenter.warm_up()
-        self._votes.set_max_batch_size(args.batch)
-        self._votes.set_batch_wait_timeout_s(args.batch_wait)
+        batched = serve.batch(max_batch_size=args.batch, batch_wait_timeout_s=args.batch_wait)
+        self._vote = batched(self._votes)  # of one image, seen with others
         self._photos = self._batches = 0
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -78,10 +76,9 @@ class Replica:
 
     async def segment(self, content: bytes, settings: Settings) -> Segmented:
         image = await asyncio.to_thread(decode_upload, content)
-        voted = await self._votes(image)
+        voted = await self._vote(image)
         return await asyncio.to_thread(self._segmenter.decide, image, voted, settings)
 
-    @serve.batch
     async def _votes(self, images: list[Any]) -> list[Any]:
         self._photos += len(images)
         self._batches += 1
@@ -93,12 +90,12 @@ class Replica:
 
 
 def _close_internal_server() -> None:
-    """Open no port for calls from other deployments: there are none here, and HTTP does not come this way.
+    """Open no port for calls from other deployments: here are none, and HTTP does not come this way.
 
     Ray Serve (2.60) has each replica listen on all interfaces for them. What is sent there is unpickled
     and nobody is asked for Ray's token: whoever reaches the machine could run code on it.
     """
-    replica.add_port_to_grpc_server = lambda server, address: 0
+    replica.add_port_to_grpc_server = lambda server, address: 0  # type: ignore[attr-defined]
 
 
 def app(args: ServeArgs) -> Application:
@@ -110,7 +107,8 @@ def app(args: ServeArgs) -> Application:
     connect(args.address)
     serve.start(http_options={"host": args.host, "port": args.port})
     waiting = 2 * args.batch  # one batch that is seen, and one that gathers
-    return Replica.options(
+    deployment: Deployment = serve.deployment(name="trashseg")(serve.ingress()(Replica))
+    return deployment.options(
         max_ongoing_requests=waiting,
         max_queued_requests=10 * waiting,
         ray_actor_options={"num_cpus": args.cpus, "num_gpus": args.gpus},

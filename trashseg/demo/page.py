@@ -84,6 +84,7 @@ def mount_page(app: FastAPI, service: Service, samples: Sequence[Sample]) -> Fas
 def _page(service: Service, samples: Sequence[Sample]) -> gr.Blocks:
     guide, model = read_guide(), service.segmenter
     title = f"{guide.page['title'].ko} {guide.page['title'].en}"
+    page: gr.Blocks
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
         _html("header", markup.header(guide))
         with gr.Column(elem_id="layout"):
