@@ -5,6 +5,7 @@ const root = document.documentElement;
 const byId = (id) => document.getElementById(id);
 const limit = Number(element.querySelector(".drop").dataset.maxBytes);
 let chosen = null; // {photo: base64 or null, size, sample}
+let isNew = false; // or the same photo with other settings
 
 function speak(language) {
   root.dataset.language = root.lang = language;
@@ -29,8 +30,14 @@ function base64(file) {
 
 async function take(file) {
   const fits = file.size > 0 && file.size <= limit;
-  chosen = { photo: fits ? await base64(file) : null, size: file.size, sample: null };
+  choose({ photo: fits ? await base64(file) : null, size: file.size, sample: null });
+}
+
+function choose(photo) {
+  chosen = photo;
+  isNew = true;
   send();
+  show();
 }
 
 function send() {
@@ -46,7 +53,7 @@ function send() {
   });
 }
 
-// Says how many are before us, until page.py says that the answer is there.
+// Says how many are before us, until the answer is there.
 async function follow(ticket) {
   root.classList.add("looking");
   while (root.classList.contains("looking")) {
@@ -67,9 +74,14 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-speak], [data-sample]");
   if (!button) return;
   if (button.dataset.speak) return speak(button.dataset.speak);
-  chosen = { photo: null, size: 0, sample: Number(button.dataset.sample) };
-  send();
-  show();
+  choose({ photo: null, size: 0, sample: Number(button.dataset.sample) });
+});
+
+// page.py says so, whatever the answer is
+document.addEventListener("answered", () => {
+  root.classList.remove("looking");
+  if (isNew) show();
+  isNew = false;
 });
 
 document.addEventListener("input", ({ target }) => {
@@ -79,7 +91,7 @@ document.addEventListener("input", ({ target }) => {
 document.addEventListener("change", ({ target }) => {
   if (target.id === "threshold" || target.id === "crf") return send();
   if (target.type === "file" && target.files.length) {
-    take(target.files[0]).then(show);
+    take(target.files[0]);
     target.value = ""; // the same photo may be chosen again
   }
 });
@@ -95,7 +107,7 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   root.classList.remove("dragging");
-  if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]).then(show);
+  if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
 });
 
 // Chromium and Safari tell touch screens apart here on http too; there `capture` opens the camera

@@ -103,7 +103,7 @@ def _page(service: Service, samples: Sequence[Sample]) -> gr.Blocks:
         )
         failed = markup.refusal(guide.result["failed"])
         answered.failure(None, outputs=result, js=f"() => {json.dumps(failed)}")
-        answered.then(None, js="() => { document.documentElement.classList.remove('looking'); }")
+        answered.then(None, js="() => { document.dispatchEvent(new Event('answered')); }")
     page.queue(api_open=False)
     return page
 
