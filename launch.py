@@ -390,6 +390,32 @@ def predict(
 
 
 @app.command()
+def demo(
+    model: Model,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 7860,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")
+    ] = "127.0.0.1",
+    samples: Annotated[
+        Path | None, typer.Option(help="Folder of photos to offer; the run's own, if left out.")
+    ] = None,
+) -> None:
+    """A page that finds the materials in a photo, for people, and the same over HTTP for programs."""
+    with user_errors():
+        from search.run_folder import photos_of
+        from trashseg.demo.samples import load_samples
+        from trashseg.demo.server import listen, require_gradio, serve
+        from trashseg.device import local_resources
+        from trashseg.ensemble import load_ensemble
+
+        require_gradio()
+        folder = samples or photos_of(model)
+        with listen(host, port) as listener:
+            offered = load_samples(folder) if folder else []
+            serve(load_ensemble(model, local_resources()), offered, listener)
+
+
+@app.command()
 def evaluate(
     model: Model,
     data: Annotated[Path, typer.Option(help="Folder of photos and their json.")],

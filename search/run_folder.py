@@ -205,3 +205,14 @@ def open_run_folder(name: str, storage: Path) -> RunFolder:
         )
         raise ConfigError(f"--name {name}: no such run in {storage}{hint}")
     return run
+
+
+def photos_of(model: Path) -> Path | None:
+    """The folder of photos that the run of `model` (an ensemble or a fold in runs/NAME) is about, if it
+    is still there."""
+    for folder in model.resolve().parents:
+        run = RunFolder(folder)
+        if run.search_yaml.is_file():
+            data = Path(run.config.search.data_dir)
+            return data if data.is_dir() else None
+    return None

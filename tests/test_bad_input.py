@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -372,3 +373,37 @@ def test_a_cluster_that_is_not_there_is_refused(data: Path) -> None:
     # Port 1 refuses at once. Ray's own twenty attempts would take eight minutes.
     message = _search("--address", "127.0.0.1:1")
     assert message.startswith("--address 127.0.0.1:1: no Ray cluster there")
+
+
+# --- the demo ----------------------------------------------------------------------------------
+
+
+def test_a_demo_of_no_model_is_refused(data: Path) -> None:
+    message = _refused("demo", "--model", "runs/none/ensemble", "--port", 0)
+    assert message.startswith(
+        "runs/none/ensemble: holds neither an ensemble nor a fold: give runs/"
+    )
+
+
+def test_a_demo_on_a_port_that_is_taken_is_refused(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = _refused("demo", "--model", "runs/none/ensemble", "--port", port)
+    what = f"--host 127.0.0.1 --port {port}: cannot listen there"
+    assert message == f"{what} (Address already in use): choose others"
+
+
+def test_a_demo_at_an_address_of_another_machine_is_refused(data: Path) -> None:
+    message = _refused("demo", "--model", "runs/none/ensemble", "--host", "192.0.2.1", "--port", 0)
+    assert message.startswith("--host 192.0.2.1 --port 0: cannot listen there")
+
+
+def test_a_demo_with_samples_that_are_not_there_is_refused(data: Path) -> None:
+    message = _refused("demo", "--model", "none", "--port", 0, "--samples", "none")
+    assert message == "none: no such folder: check --samples"
+
+
+def test_a_demo_without_gradio_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trashseg.demo.server.find_spec", lambda name: None)
+    message = _refused("demo", "--model", "none")
+    assert message == "launch.py demo: gradio is not installed: run pip install 'trashseg[demo]'"

@@ -29,6 +29,7 @@ COMMANDS = [
     ["tune-post"],
     ["train"],
     ["predict"],
+    ["demo"],
     ["evaluate"],
 ]
 HEAVY = ("torch", "ray", "mlflow", "optuna", "albumentations", "cv2", "numpy")
@@ -97,6 +98,7 @@ def test_launch_py_runs_as_a_script() -> None:
         "tune-post",
         "train",
         "predict",
+        "demo",
         "evaluate",
     ):
         assert command in done.stdout
