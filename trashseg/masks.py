@@ -32,9 +32,8 @@ class PhotoMasks:
 
     soft_vote: NDArray[np.uint8]
     soft_vote_crf: NDArray[np.uint8] | None
-    confidence: NDArray[
-        np.float32
-    ]  # (C,) mean probability over each class's pixels, 0 if it has none
+    confidence: NDArray[np.float32]
+    """(C,) mean probability over each class's pixels, 0 if it has none."""
 
     @property
     def final(self) -> NDArray[np.uint8]:
@@ -42,19 +41,23 @@ class PhotoMasks:
         return self.soft_vote if self.soft_vote_crf is None else self.soft_vote_crf
 
 
+@dataclass(frozen=True)
+class Decision:
+    """The likeliest class of each pixel, (H, W) uint8, and how likely it is, (H, W) float32."""
+
+    mask: NDArray[np.uint8]
+    probability: NDArray[np.float32]
+
+
 def photo_masks(vote: NDArray[Any], photo: Path, crf: CrfConfig | None) -> PhotoMasks:
     """Enlarge a softmax (C, S, S) of any float type to the photo, refine it with `crf`, decide."""
     image = read_photo(photo)
-    soft = resize_probabilities(vote.astype(np.float32), image.shape[:2])  # (C, H, W)
-    soft_vote = decide(soft)
-    final, refined_vote = soft, None
-    if crf is not None:
-        final = refine_limited(soft, image, crf)
-        refined_vote = decide(final)
+    soft = decide_photo(vote, image, None)
+    final = soft if crf is None else decide_photo(vote, image, crf)
     return PhotoMasks(
-        soft_vote=soft_vote,
-        soft_vote_crf=refined_vote,
-        confidence=_confidence(final, soft_vote if refined_vote is None else refined_vote),
+        soft_vote=soft.mask,
+        soft_vote_crf=None if crf is None else final.mask,
+        confidence=confidence(final, len(vote)),
     )
 
 
@@ -65,6 +68,28 @@ def out_of_fold_masks(
     return photo_masks(read_vote(ballot, weights, views), ballot.photo.path, crf)
 
 
+def decide_photo(
+    vote: NDArray[Any], image: NDArray[np.uint8], crf: CrfConfig | None
+) -> Decision:
+    """The decision at the size of `image` (H, W, 3), refined where there is a `crf`."""
+    probabilities = vote.astype(np.float32)
+    if crf is not None:
+        probabilities = refine_limited(probabilities, image, crf)
+    return decide_at(probabilities, image.shape[:2])
+
+
+def decide_at(probabilities: NDArray[np.float32], size: tuple[int, int]) -> Decision:
+    """`decide` of (C, h, w) enlarged to (H, W), one class in memory at a time: all of them would take
+    half a gigabyte for the photo of a phone."""
+    first, *others = probabilities
+    top, mask = _enlarge(first, size), np.zeros(size, dtype=np.uint8)
+    for value, plane in enumerate(others, start=1):
+        plane = _enlarge(plane, size)
+        mask[plane > top] = value  # the first of equals stays, as in argmax
+        np.maximum(top, plane, out=top)
+    return Decision(mask, top)
+
+
 def decide(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(C, H, W) to the likeliest class of each pixel, (H, W) uint8."""
     return np.asarray(probabilities.argmax(axis=0), dtype=np.uint8)
@@ -73,25 +98,29 @@ def decide(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
 def refine_limited(
     probabilities: NDArray[np.float32], image: NDArray[np.uint8], crf: CrfConfig
 ) -> NDArray[np.float32]:
-    """`refine`, on a smaller copy where the photo's longer side is over `crf.max_side`."""
+    """`refine` of (C, h, w) enlarged to the photo, or to a smaller copy of it where its longer side is
+    over `crf.max_side`: what comes back has the size of that copy."""
     height, width = image.shape[:2]
     shrink = crf.max_side / max(height, width)
     if shrink >= 1:
-        return refine(probabilities, image, crf)
+        return refine(resize_probabilities(probabilities, (height, width)), image, crf)
     small = (max(1, round(height * shrink)), max(1, round(width * shrink)))
     small_image = cv2.resize(image, (small[1], small[0]), interpolation=cv2.INTER_AREA)
-    refined = refine(
-        resize_probabilities(probabilities, small), np.asarray(small_image, dtype=np.uint8), crf
-    )
-    return resize_probabilities(refined, (height, width))
+    seen = np.stack([_enlarge(_enlarge(plane, (height, width)), small) for plane in probabilities])
+    return refine(seen, np.asarray(small_image, dtype=np.uint8), crf)
 
 
-def _confidence(probabilities: NDArray[np.float32], mask: NDArray[np.uint8]) -> NDArray[np.float32]:
-    classes = len(probabilities)
-    top = probabilities.max(axis=0).ravel()
-    pixels = np.bincount(mask.ravel(), minlength=classes)
-    sums = np.bincount(mask.ravel(), weights=top, minlength=classes)
+def confidence(decision: Decision, classes: int) -> NDArray[np.float32]:
+    """(C,) mean probability over each class's pixels, 0 if it has none."""
+    mask = decision.mask.ravel()
+    pixels = np.bincount(mask, minlength=classes)
+    sums = np.bincount(mask, weights=decision.probability.ravel(), minlength=classes)
     return (sums / np.maximum(pixels, 1)).astype(np.float32)
+
+
+def _enlarge(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    height, width = size
+    return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 # --- over all CPUs -----------------------------------------------------------------------------

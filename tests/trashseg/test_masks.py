@@ -18,6 +18,8 @@ from trashseg.crf import refine
 from trashseg.masks import (
     cpu_pool,
     decide,
+    decide_at,
+    decide_photo,
     photo_masks,
     refine_limited,
     stream,
@@ -84,15 +86,35 @@ def test_a_photo_within_the_limit_is_refined_as_it_is(
     assert (refine_limited(probabilities, photo, crf) == refine(probabilities, photo, crf)).all()
 
 
-@pytest.mark.parametrize("max_side", [39, 20, 1])
-def test_a_larger_photo_is_refined_smaller_and_comes_back_at_its_size(
-    max_side: int, photo: NDArray[np.uint8]
+@pytest.mark.parametrize(
+    ("max_side", "height", "width"), [(39, 39, 23), (20, 20, 12), (1, 1, 1)]
+)
+def test_a_larger_photo_is_refined_smaller_and_its_masks_come_back_at_its_size(
+    max_side: int, height: int, width: int, photo: NDArray[np.uint8]
 ) -> None:
     probabilities, crf = _probabilities(3, 40, 24), CrfConfig(max_side=max_side)
     refined = refine_limited(probabilities, photo, crf)
-    assert refined.shape == (3, 40, 24)
+    assert refined.shape == (3, height, width)
     np.testing.assert_allclose(refined.sum(axis=0), 1, atol=1e-4)
-    assert (refined != refine(probabilities, photo, crf)).any()
+    assert decide_photo(probabilities, photo, crf).mask.shape == (40, 24)
+
+
+@given(
+    classes=st.integers(1, 6),
+    sides=st.tuples(*[st.integers(1, 24)] * 4),
+    seed=st.integers(0, 1000),
+)
+@settings(deadline=None)
+def test_one_class_at_a_time_decides_as_all_at_once(
+    classes: int, sides: tuple[int, int, int, int], seed: int
+) -> None:
+    height, width, new_height, new_width = sides
+    # eighths, so that classes are equally likely now and then
+    probabilities = np.round(_probabilities(classes, height, width, seed) * 8) / 8
+    at_once = resize_probabilities(probabilities, (new_height, new_width))
+    decision = decide_at(probabilities, (new_height, new_width))
+    assert (decision.mask == decide(at_once)).all()
+    assert (decision.probability == at_once.max(axis=0)).all()
 
 
 # --- a photo -----------------------------------------------------------------------------------
