@@ -68,9 +68,7 @@ def out_of_fold_masks(
     return photo_masks(read_vote(ballot, weights, views), ballot.photo.path, crf)
 
 
-def decide_photo(
-    vote: NDArray[Any], image: NDArray[np.uint8], crf: CrfConfig | None
-) -> Decision:
+def decide_photo(vote: NDArray[Any], image: NDArray[np.uint8], crf: CrfConfig | None) -> Decision:
     """The decision at the size of `image` (H, W, 3), refined where there is a `crf`."""
     probabilities = vote.astype(np.float32)
     if crf is not None:

@@ -86,9 +86,7 @@ def test_a_photo_within_the_limit_is_refined_as_it_is(
     assert (refine_limited(probabilities, photo, crf) == refine(probabilities, photo, crf)).all()
 
 
-@pytest.mark.parametrize(
-    ("max_side", "height", "width"), [(39, 39, 23), (20, 20, 12), (1, 1, 1)]
-)
+@pytest.mark.parametrize(("max_side", "height", "width"), [(39, 39, 23), (20, 20, 12), (1, 1, 1)])
 def test_a_larger_photo_is_refined_smaller_and_its_masks_come_back_at_its_size(
     max_side: int, height: int, width: int, photo: NDArray[np.uint8]
 ) -> None:
