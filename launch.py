@@ -169,9 +169,9 @@ def _kept_config(name: str | None, storage: Path | None) -> Path:
 def status(name: Name, storage: Storage = Path("runs")) -> None:
     """How a search is doing: trials, rungs, epochs an hour, time to go; from any terminal."""
     with user_errors():
-        from search.tables import print_status
         from search.run_folder import open_run_folder
         from search.status import read_status
+        from search.tables import print_status
 
         run = open_run_folder(name, storage)
         print_status(run, read_status(run))
@@ -189,8 +189,8 @@ def retrain(
     """Choose the best configurations on more folds, train them on every fold; what exists is kept."""
     with user_errors():
         from search.finals import retrain as run_retrain
-        from search.tables import ensemble_command
         from search.run_folder import open_run_folder
+        from search.tables import ensemble_command
 
         run = open_run_folder(name, storage)
         models = run_retrain(run, top_k, folds)
@@ -207,8 +207,8 @@ def ensemble(
     """Average the folds' predictions, refine them where it helps, score; trains what is missing."""
     with user_errors():
         from search.ensemble import run_ensemble
-        from search.tables import print_ensemble
         from search.run_folder import open_run_folder
+        from search.tables import print_ensemble
 
         run = open_run_folder(name, storage)
         print_ensemble(run, run_ensemble(run, top_k, test))
@@ -237,13 +237,29 @@ def tune_post(
     """Search CRF parameters and views out of fold; build the ensemble anew without any training."""
     with user_errors():
         from search.post import tune_post as run_tune_post
-        from search.tables import print_ensemble
         from search.run_folder import open_run_folder
+        from search.tables import print_ensemble
 
         run = open_run_folder(name, storage)
         offered = views.split(","), scales.split(",")
         metrics = run_tune_post(run, top_k, trials, photos, *offered, test, per_class)
         print_ensemble(run, metrics)
+
+
+@app.command()
+def register(
+    name: Name,
+    as_: Annotated[
+        str | None, typer.Option("--as", help="Name of the model; the run's own, if left out.")
+    ] = None,
+    storage: Storage = Path("runs"),
+) -> None:
+    """Register the run's ensemble in MLflow's model registry, where ensemble could not."""
+    with user_errors():
+        from search.registry import register_later
+        from search.run_folder import open_run_folder
+
+        register_later(open_run_folder(name, storage), as_, typer.echo)
 
 
 @app.command()
@@ -272,8 +288,8 @@ def study(
     }
     with user_errors():
         resolved = _resolve(config, given, set_)
-        from search.tables import print_study
         from search.study import load_study, run_study
+        from search.tables import print_study
 
         run, results = run_study(load_study(which), resolved, folds, seeds)
         print_study(run.path, results)
@@ -361,6 +377,22 @@ def predict(
         with Display("predict", len(find_photos(images)), "photos") as display:
             count = run_predict(loaded, images, out, on_photo=display.advance)
         typer.echo(f"{out}: masks, overlays, predictions.json and submission.csv of {count} photos")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Option(help="A trained fold: runs/NAME/folds/TRIAL/FOLD.")],
+    out: Annotated[Path, typer.Option(help="New .onnx file.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Photos to compare with torch on; built-in ones else.")
+    ] = None,
+) -> None:
+    """Write a trained fold as an ONNX file, if it says there what it says in torch."""
+    with user_errors():
+        from trashseg.export import export_member
+
+        exported = export_member(model, out, images)
+        typer.echo(f"{out}: {exported.describe()}")
 
 
 @app.command()

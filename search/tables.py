@@ -97,9 +97,13 @@ def final(standing: Standing | None) -> str:
 
 def ensemble_command(run: RunFolder) -> str:
     """What to type for the ensemble of `run`, from the current folder."""
+    return command("ensemble", run)
+
+
+def command(verb: str, run: RunFolder) -> str:
     storage = run.path.parent
     elsewhere = "" if storage == Path("runs").resolve() else f" --storage {storage}"
-    return f"python launch.py ensemble --name {run.path.name}{elsewhere}"
+    return f"python launch.py {verb} --name {run.path.name}{elsewhere}"
 
 
 def print_ensemble(run: RunFolder, metrics: Mapping[str, Any]) -> None:

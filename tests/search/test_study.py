@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 import launch
 from search.config import SearchConfig, load_search_config
-from search.tables import print_study
 from search.run_folder import RunFolder
 from search.significance import Comparison, Verdict
 from search.study import STUDIES, StudyFile, folds_of, load_study, plan, run_study
 from search.study_results import StudyResults, Training, VariantResult, summarise, to_csv
+from search.tables import print_study
 from trashseg.config import TrainConfig
 from trashseg.errors import ConfigError
 from trashseg.fold_models import FoldModel
