@@ -46,8 +46,8 @@ def by_class(dataset: CocoDataset, metrics: Mapping[str, Any]) -> str:
     chosen = metrics["chosen"]
     columns = {
         "nested": metrics["nested"],
-        "out of fold, without": metrics["oof"]["soft_vote"],
-        "out of fold, with the CRF": metrics["oof"]["soft_vote_crf"],
+        "without the CRF": metrics["oof"]["soft_vote"],
+        "with the CRF": metrics["oof"]["soft_vote_crf"],
         **({"test": metrics["test"][chosen]} if metrics["test"] else {}),
     }
     photos = [{a.class_index for a in photo.annotations} for photo in dataset.photos]

@@ -182,9 +182,8 @@ def data(facts: Facts) -> str:
 
 def votes(manifest: Manifest) -> str:
     tta, crf = manifest.tta, manifest.crf
-    seen = (
-        f"Each network sees each photo as {join(tta.views)}, at {join(tta.scales)} times its size."
-    )
+    views, scales = join([f"`{view}`" for view in tta.views]), join(tta.scales)
+    seen = f"Each network sees each photo in the views {views}, at scale {scales}."
     if manifest.chosen == "soft_vote":
         return f"{seen} No CRF refines the mean: it did not help."
     settings = ", ".join(f"`{name}` {value}" for name, value in crf.model_dump().items())
@@ -212,10 +211,10 @@ def loading(facts: Facts) -> str:
 
 def licence(facts: Facts) -> str:
     starts = sorted({config.model.weights for config in member_configs(facts)} - {"none"})
-    encoders = f", and of the encoders' weights that training began with ({join(starts)})"
     return (
-        "The code is under the MIT licence. The weights were learnt from the photos above: what their "
-        f"licence{encoders if starts else ''} asks for, it asks of this model too."
+        "The code is under the MIT licence. The weights were learnt from the photos above"
+        + (f", beginning with encoders' pretrained weights ({join(starts)})" if starts else "")
+        + ": the licences of those hold for this model too."
     )
 
 

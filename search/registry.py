@@ -18,7 +18,7 @@ from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.champion import ALIAS, Score, contest
-from search.mlflow_store import few_retries, first_line
+from search.mlflow_store import environment, few_retries, first_line
 from search.model_card import shortened, write_model_card
 from search.model_folder import content_key, scratch, write_model
 from search.run_folder import RunFolder
@@ -64,7 +64,8 @@ def register(run: RunFolder, name: str, say: Say) -> None:
     """Make the ensemble a version of the model `name`, once however often it is called, and champion
     where it is better; say both."""
     uri = run.config.search.tracking_uri
-    with or_later(run), _use_tracking_uri(uri):  # where MLflow's sqlite registry looks models up
+    quiet = environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
+    with or_later(run), quiet, _use_tracking_uri(uri):  # where its sqlite registry looks models up
         client = MlflowClient(uri)
         with few_retries():
             source = client.get_run(ensemble_run(run)).info

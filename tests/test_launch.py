@@ -22,6 +22,8 @@ COMMANDS = [
     ["retrain"],
     ["status"],
     ["ensemble"],
+    ["register"],
+    ["export"],
     ["results"],
     ["study"],
     ["tune-post"],

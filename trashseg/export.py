@@ -10,8 +10,11 @@ views and its CRF are not in it.
 """
 
 import json
+import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,8 +141,7 @@ def to_onnx(network: nn.Module, photos: NDArray[np.uint8], name: str) -> Any:
     """torch's ONNXProgram of `network`, for any number of photos; ExportError, which calls it `name`."""
     batch = torch.export.Dim("photos")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter's own parts
+        with silence():
             return torch.onnx.export(
                 network,
                 (torch.from_numpy(photos[:2]),),  # one alone would be taken for a constant
@@ -153,6 +155,19 @@ def to_onnx(network: nn.Module, photos: NDArray[np.uint8], name: str) -> Any:
         raise ExportError(
             f"{name}: torch cannot export this network ({cause}): use it in torch"
         ) from error
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """No warnings of the exporter's own parts; what goes wrong it logs too, and raises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def describe(member: Member) -> dict[str, str]:
