@@ -257,6 +257,22 @@ def tune_post(
 
 
 @app.command()
+def register(
+    name: Name,
+    as_: Annotated[
+        str | None, typer.Option("--as", help="Name of the model; the run's own, if left out.")
+    ] = None,
+    storage: Storage = Path("runs"),
+) -> None:
+    """Register the run's ensemble in MLflow's model registry, where ensemble could not."""
+    with user_errors():
+        from search.registry import register_later
+        from search.run_folder import open_run_folder
+
+        register_later(open_run_folder(name, storage), as_, typer.echo)
+
+
+@app.command()
 def study(
     which: Annotated[str, typer.Argument(help="losses, augmentations, or a file such as those.")],
     data: Annotated[Path, typer.Option(help="Folder of the photos and their json.")],
@@ -413,6 +429,22 @@ def demo(
         with listen(host, port) as listener:
             offered = load_samples(folder) if folder else []
             serve(load_ensemble(model, local_resources()), offered, listener)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Option(help="A trained fold: runs/NAME/folds/TRIAL/FOLD.")],
+    out: Annotated[Path, typer.Option(help="New .onnx file.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Photos to compare with torch on; built-in ones else.")
+    ] = None,
+) -> None:
+    """Write a trained fold as an ONNX file, if it says there what it says in torch."""
+    with user_errors():
+        from trashseg.export import export_member
+
+        exported = export_member(model, out, images)
+        typer.echo(f"{out}: {exported.describe()}")
 
 
 @app.command()

@@ -92,7 +92,8 @@ def connect(address: str) -> str:
             raise
         raise ResourceError(
             f"--address {address}: Ray did not start ({str(error).splitlines()[0]}): wait until the "
-            "machine is less busy and try again; Ray's logs are in session_latest of its temporary folder"
+            "machine is less busy and try again; Ray's logs are in session_latest of its temporary "
+            "folder"
         ) from error
     return f"http://{context.dashboard_url}" if context.dashboard_url else "not running"
 

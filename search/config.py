@@ -29,6 +29,9 @@ class SearchSettings(Section):
     file:///..., and `storage` is then each node's own. null: in `storage`, which all nodes share."""
     tracking_uri: str = "sqlite:///mlflow.db"
     """MLflow store or server."""
+    registered_model: str | None = "trashseg"
+    """Name in MLflow's model registry under which `ensemble` registers what it built, one for all runs
+    that compete to be its champion. null: nothing is registered."""
     space: str = "aug_loss"
     """Which search space: a file in configs/spaces, by name, or a path."""
     trials: PositiveInt = 20
@@ -96,10 +99,10 @@ class SearchSettings(Section):
             return None
         return float(self.time_budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.time_budget[-1]]
 
-    @field_validator("name")
+    @field_validator("name", "registered_model")
     @classmethod
-    def _is_a_folder_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+    def _is_a_folder_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
             raise ValueError("use letters, digits, '.', '_' and '-' only")
         return value
 

@@ -1,10 +1,12 @@
-"""The ensemble of a run: retrain what is missing, vote, score, log."""
+"""The ensemble of a run: retrain what is missing, vote, score, log, register."""
 
 from pathlib import Path
 from typing import Any
 
 from search.display import Display
 from search.finals import choose_and_train
+from search.model_card import write_model_card
+from search.registry import register_now
 from search.run_folder import RunFolder
 from search.tracking import Tracker
 from trashseg.assemble import build_ensemble
@@ -37,28 +39,28 @@ def vote_and_log(
     test_dataset: CocoDataset | None,
     proposals: Proposals,
 ) -> dict[str, Any]:
-    """Build the ensemble with what helps of the proposals, and tell MLflow."""
+    """Build the ensemble with what helps of the proposals, tell MLflow, register it there."""
     config = run.config
     photos = len(dataset.photos) + len(test_dataset.photos if test_dataset else ())
-    with (
-        Display(f"{config.search.name} ensemble", photos, "photos") as display,
-        Tracker(run, config.search.tracking_uri, warn=display.line).closing() as tracker,
-    ):
-        tracker.start("ensemble", "ensemble", None, {"kind": "ensemble"})
-        display.line(f"{len(models)} models vote; what is done to their votes has to help")
-        metrics = build_ensemble(
-            models,
-            dataset,
-            run.folds(dataset),
-            run.ensemble,
-            proposals,
-            config.metric,
-            local_resources(),
-            test_dataset,
-            on_photo=display.advance,
-            on_step=display.line,
-        )
-        log_ensemble(tracker, run, metrics)
+    with Display(f"{config.search.name} ensemble", photos, "photos") as display:
+        with Tracker(run, config.search.tracking_uri, warn=display.line).closing() as tracker:
+            tracker.start("ensemble", "ensemble", None, {"kind": "ensemble"})
+            display.line(f"{len(models)} models vote; what is done to their votes has to help")
+            metrics = build_ensemble(
+                models,
+                dataset,
+                run.folds(dataset),
+                run.ensemble,
+                proposals,
+                config.metric,
+                local_resources(),
+                test_dataset,
+                on_photo=display.advance,
+                on_step=display.line,
+            )
+            write_model_card(run, dataset)
+            log_ensemble(tracker, run, metrics)
+        register_now(run, display.line)  # the tracker is through: one at a time writes to sqlite
     return metrics
 
 
@@ -78,6 +80,7 @@ def log_ensemble(tracker: Tracker, run: RunFolder, metrics: dict[str, Any]) -> N
     tracker.log_file("ensemble", run.ensemble / "metrics.json")
     tracker.log_file("ensemble", run.ensemble / "post.json")
     tracker.log_file("ensemble", run.ensemble / "manifest.yaml")
+    tracker.log_file("ensemble", run.model_card)
     tracker.log_file("ensemble", run.search_yaml)
     tracker.log_confusion("ensemble", run.ensemble / "confusion.csv")
     tracker.end("ensemble", "finished", metrics["chosen"])

@@ -218,7 +218,13 @@ def refusals() -> Iterator[None]:
 @contextmanager
 def few_retries() -> Iterator[None]:
     """MLflow itself would try a server that does not answer for minutes; the outbox is more patient."""
-    variables = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+    with environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1", MLFLOW_HTTP_REQUEST_TIMEOUT="20"):
+        yield
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Settings of MLflow, where the user has made none."""
     unset = [name for name in variables if name not in os.environ]
     os.environ.update({name: variables[name] for name in unset})
     try:

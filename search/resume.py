@@ -20,6 +20,7 @@ MAY_CHANGE = {
     "search.data_dir",  # a folder's place; its photos are compared
     "search.storage",
     "search.tracking_uri",
+    "search.registered_model",
     "search.address",
     "search.finalists",  # what comes after the search
     "search.final_rounds",

@@ -98,6 +98,11 @@ class RunFolder:
     def ensemble(self) -> Path:
         return self.path / "ensemble"
 
+    @property
+    def model_card(self) -> Path:
+        """What the ensemble is, in words; see search/model_card.py."""
+        return self.ensemble / "model_card.md"
+
     def best(self, rank: int) -> Path:
         return self.path / "best" / f"{rank}.yaml"
 

@@ -23,6 +23,8 @@ COMMANDS = [
     ["status"],
     ["ui"],
     ["ensemble"],
+    ["register"],
+    ["export"],
     ["results"],
     ["report"],
     ["study"],

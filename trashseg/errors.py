@@ -31,3 +31,7 @@ class MemoryShortError(TrashSegError):
 
 class ResourceError(TrashSegError):
     """The machine or cluster does not have what the configuration asks for."""
+
+
+class ExportError(TrashSegError):
+    """A network cannot be written in another form, or does not say the same in it."""

@@ -148,6 +148,8 @@ def test_the_ensemble_is_built_anew_with_the_best_of_what_was_tried(run: RunFold
     code, output, _ = tune(run, *sizes, "--per-class")
     assert code == 0
     assert "quote the nested score" in output
+    assert "not registered: MLflow" not in output
+    assert "champion of trashseg: version 1, it is the first" in output
     assert [f.stat().st_mtime_ns for f in run.path.rglob("model.safetensors")] == weights
     report = json.loads((run.ensemble / "post.json").read_text())
     assert report["tried"]["selection_per_class"] > run.config.selection_per_class

@@ -353,9 +353,11 @@ def test_mlflow_has_the_folds_and_the_ensemble_under_the_same_parent(
     ensemble = searched.mlflow_run("ensemble")
     assert ensemble.info.status == "FINISHED"
     assert ensemble.data.tags["mlflow.parentRunId"] == parent
-    assert {"confusion.png", "metrics.json", "manifest.yaml", "post.json"} <= set(
-        searched.artifacts(ensemble)
-    )
+    logged = {"confusion.png", "metrics.json", "manifest.yaml", "post.json", "model_card.md"}
+    assert logged <= set(searched.artifacts(ensemble))
+    champion = searched.client.get_model_version_by_alias("trashseg", "champion")
+    assert champion.run_id == ensemble.info.run_id
+    assert float(champion.tags["score"]) == ensembled["metrics"]["nested"]["miou"]
     assert "oof/soft_vote/miou" in ensemble.data.metrics
     assert "nested/miou" in ensemble.data.metrics
     picture = searched.client.download_artifacts(ensemble.info.run_id, "confusion.png")

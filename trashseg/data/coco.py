@@ -226,9 +226,17 @@ def decode_photo(path: Path, mode: int) -> NDArray[np.uint8]:
         encoded = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}): check the file") from None
+    return decode_bytes(encoded, str(path), mode)
+
+
+def decode_bytes(
+    encoded: NDArray[np.uint8], name: str, mode: int = cv2.IMREAD_COLOR_RGB
+) -> NDArray[np.uint8]:
+    """A photo in memory, (bytes,), as `decode_photo` reads it, by default as `read_photo`; DataError,
+    which calls it `name`, if it cannot be decoded."""
     image = cv2.imdecode(encoded, mode) if encoded.size else None
     if image is None:
-        raise DataError(f"{path}: is not a readable photo: replace it")
+        raise DataError(f"{name}: is not a readable photo: replace it")
     return np.asarray(image, dtype=np.uint8)
 
 

@@ -67,13 +67,9 @@ def _write_scenes(folder: Path, images: int, size: int, seed: int) -> None:
     photos: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(images):
-        rng = np.random.default_rng([seed, index])
-        placed = _arrange(rng, _choose_classes(rng, index, seed), size)
+        encoded, placed = _render(index, size, seed)
         name = f"photos/{index:06d}.jpg"
-        encoded = cv2.imencode(
-            ".jpg", tex.photograph(rng, placed, size), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        )[1]
-        (folder / name).write_bytes(encoded.tobytes())
+        (folder / name).write_bytes(encoded)
         photos.append({"id": index, "width": size, "height": size, "file_name": name})
         for thing in placed:
             annotations.append({"id": len(annotations), "image_id": index, **_annotation(thing)})
@@ -88,6 +84,19 @@ def _write_scenes(folder: Path, images: int, size: int, seed: int) -> None:
         "annotations": annotations,
     }
     (folder / "train_all.json").write_text(json.dumps(tree) + "\n", encoding="utf-8")
+
+
+def sample_photo(index: int, size: int = 128, seed: int = 0) -> bytes:
+    """Photo `index` of `write_sample`, a JPEG, without its objects."""
+    return _render(index, size, seed)[0]
+
+
+def _render(index: int, size: int, seed: int) -> tuple[bytes, list[Placed]]:
+    rng = np.random.default_rng([seed, index])
+    placed = _arrange(rng, _choose_classes(rng, index, seed), size)
+    photo = tex.photograph(rng, placed, size)
+    _, encoded = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return encoded.tobytes(), placed
 
 
 def _annotation(placed: Placed) -> dict[str, Any]:
