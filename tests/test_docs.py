@@ -168,7 +168,7 @@ def test_every_module_that_architecture_names_exists(package: str) -> None:
 
 # --- commands ----------------------------------------------------------------------------------
 
-OF_OTHERS = {"--host", "--allowed-hosts", "--num-cpus", "--num-gpus"}
+OF_OTHERS = {"--env-manager", "--host", "--allowed-hosts", "--num-cpus", "--num-gpus"}
 NOT_BUILT = {"--calibrate"}  # docs/performance.md says why
 
 
