@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from search.config import SearchConfig, load_search_config
-from search.run_folder import RunFolder, new_run_folder, open_run_folder
+from search.run_folder import RunFolder, new_run_folder, open_run_folder, photos_of
 from search.space import load_space
 from trashseg.config_file import write_yaml
 from trashseg.data.coco import load_coco
@@ -33,6 +33,18 @@ def test_what_is_written_is_read_back_equal(tmp_path: Path, sample: Path) -> Non
     assert run.config == config
     assert run.space.parameters == space.parameters
     assert (run.folds(run.dataset()).fold_of == folds.fold_of).all()
+
+
+def test_the_photos_of_a_model_are_those_of_its_run_while_they_are_there(
+    tmp_path: Path, sample: Path
+) -> None:
+    for name, data in (("here", sample), ("gone", tmp_path / "none")):
+        config = make_config(tmp_path, name, data)
+        write_yaml(tmp_path / name / "search.yaml", config.model_dump(mode="json"))
+    assert photos_of(tmp_path / "here" / "ensemble") == sample
+    assert photos_of(tmp_path / "here" / "folds" / "0" / "1") == sample
+    assert photos_of(tmp_path / "gone" / "ensemble") is None
+    assert photos_of(tmp_path / "elsewhere" / "fold") is None
 
 
 def test_a_new_run_writes_nothing_before_it_is_created(tmp_path: Path) -> None:

@@ -57,8 +57,9 @@ function send() {
 async function follow(ticket) {
   root.classList.add("looking");
   while (root.classList.contains("looking")) {
-    const answer = await fetch(`place/${ticket}`).catch(() => null); // if the server is gone, Gradio says so
-    const ahead = answer?.ok ? (await answer.json()).ahead : 0;
+    const answer = await fetch(`place/${ticket}`).catch(() => null);
+    if (!answer?.ok) return root.classList.remove("looking"); // the server is gone: Gradio says so
+    const { ahead } = await answer.json();
     root.classList.toggle("queued", ahead > 0);
     for (const node of document.querySelectorAll(".ahead")) node.textContent = ahead;
     await new Promise((resolve) => setTimeout(resolve, 1000));

@@ -7,7 +7,7 @@ picture and the downloads in it. So no photo is ever on the disk.
 """
 
 import asyncio
-import json
+import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -32,6 +32,7 @@ from trashseg.sections import Probability, Section
 HERE = Path(__file__).parent
 FONTS = ["system-ui", "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans CJK KR", "sans-serif"]
 PATH = "/"
+LOG = logging.getLogger("uvicorn.error")  # of the server, which prints it
 
 
 class Asked(Section):
@@ -101,8 +102,6 @@ def _page(service: Service, samples: Sequence[Sample]) -> gr.Blocks:
             concurrency_limit=None,  # the line is service.py's: programs stand in it too
             api_visibility="private",
         )
-        failed = markup.refusal(guide.result["failed"])
-        answered.failure(None, outputs=result, js=f"() => {json.dumps(failed)}")
         answered.then(None, js="() => { document.dispatchEvent(new Event('answered')); }")
     page.queue(api_open=False)
     return page
@@ -117,17 +116,22 @@ def _html(name: str, value: str, script: str | None = None, template: str = "${v
 def _answer(service: Service, samples: Sequence[Sample]) -> Callable[..., Awaitable[str]]:
     guide = read_guide()
 
-    async def answer(event: gr.EventData) -> str:
-        asked = Asked.model_validate(event._data)
+    async def result(asked: Asked) -> str:
         settings = Settings(threshold=asked.threshold, crf=asked.crf)
-        try:
-            content = asked.content(samples)
-            check_upload(content)
-            segmented = await service.segment(content, settings, asked.ticket)
-        except RefusedError as refused:
-            return markup.refusal(refused.text)
+        content = asked.content(samples)
+        check_upload(content)
+        segmented = await service.segment(content, settings, asked.ticket)
         return await asyncio.to_thread(
             markup.result, guide, service.segmenter, segmented, asked.language
         )
+
+    async def answer(event: gr.EventData) -> str:
+        try:
+            return await result(Asked.model_validate(event._data))
+        except RefusedError as refused:
+            return markup.refusal(refused.text)
+        except Exception:  # Gradio (6.31) would say so in English only, and never call `then`
+            LOG.exception("a photo could not be looked at")
+            return markup.refusal(guide.result["failed"])
 
     return answer

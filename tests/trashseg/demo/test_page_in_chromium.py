@@ -74,7 +74,7 @@ def server(
         assert line.startswith("http://127.0.0.1:"), line
         yield Server(line.split()[0], temporary, working, log)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=SECONDS) == 0
         assert list(temporary.rglob("*")) == []
     finally:
         process.kill()
@@ -267,6 +267,15 @@ def test_five_users_at_once_each_get_their_own_photo(visit: Any) -> None:
         _upload(page, photo(100 + number, 80, seed=number))
     for number, page in enumerate(pages):
         assert _overlay(page).size == (100 + number, 80)
+
+
+def test_a_failure_of_the_server_is_told_too_and_the_next_photo_works(visit: Any) -> None:
+    page = visit(locale="en-US")
+    page.eval_on_selector("[data-sample='1']", "button => { button.dataset.sample = 99; }")
+    page.click("[data-sample='99']")  # there are six
+    page.wait_for_selector("html:not(.looking) .refusal :text('Something went wrong on our side')")
+    page.click("[data-sample='0']")
+    assert _overlay(page).size == (64, 64)
 
 
 def test_nothing_is_kept_and_nobody_else_was_called(server: Server) -> None:
