@@ -41,6 +41,7 @@ demo: .venv/installed
 	@echo "  $(DEMO)/runs/demo/ensemble/masks/         a mask for each photo, out of fold"
 	@echo "Open:"
 	@echo "  $(BIN)/python launch.py ui --name demo --storage $(DEMO)/runs"
+	@echo "  $(BIN)/python launch.py demo --model $(DEMO)/runs/demo/ensemble"
 
 clean-demo:
 	rm -rf $(DEMO)

@@ -17,6 +17,8 @@ LONGEST = (  # files that take a minute or more
     "search/test_ablation.py",
     "trashseg/test_train.py",
     "search/test_multinode.py",
+    "trashseg/demo/test_page_in_chromium.py",
+    "search/test_serve.py",
     "trashseg/test_recipes.py",
 )
 

@@ -84,21 +84,20 @@ def test_the_crf_follows_the_ensembles_choice_unless_it_is_asked_for(segmenter: 
 
 
 @pytest.mark.slow
-def test_masks_are_those_that_predict_writes(untrained: Path, tmp_path: Path) -> None:
-    sent = tmp_path / "photos"
-    sent.mkdir()
-    for index, (width, height) in enumerate(((90, 60), (64, 64), (1100, 300))):
-        (sent / f"{index}.jpg").write_bytes(photo(width, height, seed=index))
+@pytest.mark.parametrize("size", [(90, 60), (64, 64), (1100, 300)])
+def test_the_mask_is_the_one_that_predict_writes(
+    size: tuple[int, int], untrained: Path, tmp_path: Path
+) -> None:
+    """Of the photo alone: in a batch with others the network's sums are rounded in another order, and
+    a pixel at which two classes are equally likely may go to the other one."""
+    sent = tmp_path / "photos" / "a.jpg"
+    sent.parent.mkdir()
+    sent.write_bytes(photo(*size))
     ensemble = load_ensemble(untrained, local_resources())
-    predict(ensemble, sent, tmp_path / "out")
+    predict(ensemble, sent.parent, tmp_path / "out")
+    segmented = Segmenter(ensemble).segment(decode_upload(sent.read_bytes()), Settings())
+    mask = cv2.imread(str(tmp_path / "out" / "masks" / "a.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(segmented.mask, mask)
+    np.testing.assert_array_equal(segmented.image, read_photo(sent))
     written = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    for index in range(3):
-        path = sent / f"{index}.jpg"
-        segmented = Segmenter(ensemble).segment(decode_upload(path.read_bytes()), Settings())
-        mask = cv2.imread(str(tmp_path / "out" / "masks" / f"{index}.png"), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_array_equal(segmented.mask, mask)
-        np.testing.assert_array_equal(segmented.image, read_photo(path))
-        results = [
-            entry | {"image_id": index} for entry in Segmenter(ensemble).coco(segmented, path.name)
-        ]
-        assert results == [entry for entry in written if entry["image_id"] == index]
+    assert written == Segmenter(ensemble).coco(segmented, "a.jpg")
