@@ -163,7 +163,7 @@ def test_every_module_that_architecture_names_exists(package: str) -> None:
     table = text.partition(f"\n## {package}\n")[2].partition("\n## ")[0]
     modules = re.findall(r"`(\w+)`", table)
     assert len(modules) > 10
-    assert [m for m in modules if not list((ROOT / package).glob(f"{m}*"))] == []
+    assert [m for m in modules if not list((ROOT / package).glob(f"**/{m}*"))] == []
 
 
 # --- commands ----------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from search.serve import ServeArgs, app
 from tests.conftest import ROOT
 from tests.search.test_doors import environment
-from tests.trashseg.demo.untrained import write_untrained
 from tests.trashseg.demo.uploads import photo
+from tests.trashseg.untrained_folds import write_untrained
+from trashseg.data.coco import load_coco
 from trashseg.errors import CheckpointError
 
 SERVE = Path(sys.executable).with_name("serve")
@@ -58,7 +59,8 @@ def test_a_model_that_is_not_there_is_refused_before_ray_starts() -> None:
 @pytest.fixture(scope="module")
 def served(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One replica that waits until two photos are there."""
-    fold = write_untrained(tmp_path_factory.mktemp("untrained") / "fold", sample)
+    fold = tmp_path_factory.mktemp("untrained") / "fold"
+    write_untrained(fold, load_coco(sample))
     home = tmp_path_factory.mktemp("home")
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trashseg.demo.untrained import write_untrained
+from tests.trashseg.untrained_folds import write_untrained
+from trashseg.data.coco import load_coco
 from trashseg.demo.segment import Segmenter
 from trashseg.device import Resources
 from trashseg.ensemble import load_ensemble
@@ -13,7 +14,9 @@ from trashseg.ensemble import load_ensemble
 
 @pytest.fixture(scope="session")
 def untrained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_untrained(tmp_path_factory.mktemp("untrained") / "fold", sample)
+    folder = tmp_path_factory.mktemp("untrained") / "fold"
+    write_untrained(folder, load_coco(sample))
+    return folder
 
 
 @pytest.fixture(scope="session")
