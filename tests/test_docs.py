@@ -4,7 +4,6 @@ import ast
 import importlib.util
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ import launch
 from search.config import SearchConfig, load_search_config
 from search.space import load_space
 from search.study import StudyFile
+from tests.chromium import CHROMIUM, NOT_INSTALLED, chromium
 from tests.conftest import ROOT
 from trashseg.config_file import sections_of, validate
 
@@ -329,17 +329,11 @@ def test_the_site_has_every_page_and_takes_nothing_from_elsewhere(site: Path) ->
 
 @pytest.mark.slow
 def test_the_site_is_read_and_searched_from_a_disk_on_a_phone_too(site: Path) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
-    from playwright.sync_api import sync_playwright
-
+    if CHROMIUM is None:
+        pytest.skip(NOT_INSTALLED)
     requests: list[str] = []
     complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking"]
-        )
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.on("request", lambda request: requests.append(request.url))
         page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
@@ -350,6 +344,5 @@ def test_the_site_is_read_and_searched_from_a_disk_on_a_phone_too(site: Path) ->
             assert wide <= 0, f"{file.name} is {wide} px wider than a phone"
         page.goto((site / "index.html").as_uri() + "?q=reduction_factor")
         page.wait_for_selector(".md-search-result__link[href$='#search.reduction_factor']")
-        browser.close()
     assert not [url for url in requests if not url.startswith(("file:", "data:", "about:"))]
     assert not complaints

@@ -29,7 +29,8 @@ from search.ensemble import run_ensemble
 from search.finals import retrain
 from search.results import Row, read_standings
 from search.run_folder import RunFolder
-from tests.search.report.pages import BROWSER, NO_BROWSER, look_at, read_embedded
+from tests.chromium import CHROMIUM, NOT_INSTALLED
+from tests.search.report.pages import look_at, read_embedded
 from trashseg.config_file import load_train_config
 from trashseg.errors import ConfigError
 
@@ -378,7 +379,7 @@ class Reported:
 def reported(searched: Searched, ensembled: dict[str, Any]) -> Reported:
     """With PNGs where there is a browser to draw them."""
     told = ["report", "--name", "night", "--storage", str(searched.run.path.parent)]
-    result = CliRunner().invoke(launch.app, [*told, *(["--png"] if BROWSER else [])])
+    result = CliRunner().invoke(launch.app, [*told, *(["--png"] if CHROMIUM else [])])
     assert result.exit_code == 0, result.output
     text = searched.run.report.read_text()
     return Reported(
@@ -479,7 +480,7 @@ def test_the_report_is_attached_to_the_parent_in_mlflow(
     assert Path(kept).read_bytes() == reported.page.read_bytes()
 
 
-@pytest.mark.skipif(not BROWSER, reason=NO_BROWSER)
+@pytest.mark.skipif(not CHROMIUM, reason=NOT_INSTALLED)
 def test_every_figure_is_drawn_and_nothing_is_asked_of_a_server(reported: Reported) -> None:
     for size in ((1280, 900), (390, 844)):
         seen = look_at(reported.page, size)
@@ -489,7 +490,7 @@ def test_every_figure_is_drawn_and_nothing_is_asked_of_a_server(reported: Report
         assert seen.drawn == dict.fromkeys(reported.figures, True)
 
 
-@pytest.mark.skipif(not BROWSER, reason=NO_BROWSER)
+@pytest.mark.skipif(not CHROMIUM, reason=NOT_INSTALLED)
 def test_every_figure_is_a_png_too(searched: Searched, reported: Reported) -> None:
     files = sorted(searched.run.figures.iterdir())
     assert [file.stem for file in files] == sorted(reported.figures)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,12 +20,12 @@ from search.run_folder import RunFolder, new_run_folder
 from search.space import load_space
 from search.tracking import Tracker
 from search.ui import HOST, Server, answers, free_port, mlflow_page, run_ui, start, watch
+from tests.chromium import CHROMIUM, chromium
 from tests.conftest import ROOT
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import stratify
 from trashseg.errors import TrashSegError
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SECONDS = 180.0  # that a busy machine may need to start MLflow
 
 
@@ -208,14 +207,11 @@ def test_both_are_shown_until_ctrl_c_and_the_search_goes_on_writing(
 
 def see_in_chromium(shown: Shown) -> None:
     """The nested runs in the parent run's page, and the study; nothing where there is no Chromium."""
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     if not CHROMIUM:
         return
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
+    with chromium() as browser:
         page = browser.new_page()
         expect.set_options(timeout=SECONDS * 1000)
         page.goto(shown.mlflow)
@@ -223,4 +219,3 @@ def see_in_chromium(shown: Shown) -> None:
             expect(page.get_by_text(name).first).to_be_visible()
         page.goto(shown.optuna)
         expect(page.get_by_text("night").first).to_be_visible()
-        browser.close()

@@ -2,14 +2,11 @@
 
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next((path for path in map(shutil.which, NAMES) if path), None)
-NO_BROWSER = "no Chromium or Chrome is installed"
+from tests.chromium import chromium
 
 
 def read_embedded(page: str, element: str = "facts") -> Any:
@@ -41,14 +38,9 @@ DRAWN = """
 
 
 def look_at(page: Path, size: tuple[int, int]) -> Seen:
-    from playwright.sync_api import sync_playwright
-
     messages: list[str] = []
     requests: list[str] = []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=BROWSER, args=["--no-sandbox", "--disable-background-networking"]
-        )
+    with chromium() as browser:
         view = browser.new_page(viewport={"width": size[0], "height": size[1]})
         view.on("console", lambda message: messages.append(message.text))
         view.on("pageerror", lambda error: messages.append(str(error)))
@@ -57,6 +49,5 @@ def look_at(page: Path, size: tuple[int, int]) -> Seen:
         view.wait_for_timeout(300)
         drawn = view.evaluate(DRAWN)
         width = view.evaluate("document.documentElement.scrollWidth")
-        browser.close()
     outside = [url for url in requests if not url.startswith(("file:", "data:", "blob:"))]
     return Seen(messages, outside, drawn, width)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.chromium import CHROMIUM, NOT_INSTALLED, chromium
 from tests.conftest import ROOT
 from tests.trashseg.demo.uploads import huge_png, phone_photo, photo
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = Path("/usr/bin/chromium")
 SECONDS = 120
 WATCH = """
 import sys
@@ -83,16 +83,10 @@ def server(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    if not CHROMIUM.is_file():
-        pytest.skip(f"{CHROMIUM} is not there: the page is tested where Chromium is installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
+    if CHROMIUM is None:
+        pytest.skip(NOT_INSTALLED)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
