@@ -34,6 +34,7 @@ from tests.faults.observed_search import (
     read_epochs,
     waits_file,
 )
+from tests.tiny import TINY_MODEL
 from trashseg.data.sample import write_sample
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,12 +49,12 @@ optim.decoder_lr: {float: [1.0e-5, 3.0e-3], log: true}
 
 
 def search_tree(folder: Path, name: str, trials: int, cpus_per_trial: int) -> dict[str, object]:
-    """A search that takes seconds: 20 scenes of 64 px, a network without pretrained weights."""
+    """A search that takes seconds: 20 scenes of 64 px."""
     return {
         "epochs": 4,
         "batch_size": 8,
         "data": {"image_size": 64, "folds": 2},
-        "model": {"weights": "none"},
+        "model": TINY_MODEL,
         "search": {
             "name": name,
             "data_dir": str(folder / "sample"),
