@@ -126,10 +126,14 @@ def _enlarge(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
 
 @contextmanager
 def cpu_pool(cpus: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes of one thread each; on an exception what is queued is dropped."""
-    pool = ProcessPoolExecutor(
-        cpus, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
+    """Worker processes of one thread each; on an exception what is queued is dropped.
+
+    They are forks of a process without threads that has imported this module, and stays for later pools:
+    importing is most of what a worker that is spawned does for a few photos.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    pool = ProcessPoolExecutor(cpus, mp_context=context, initializer=_start_worker)
     try:
         yield pool
     except BaseException:

@@ -31,6 +31,7 @@ from search.results import Row, read_standings
 from search.run_folder import RunFolder
 from tests.chromium import CHROMIUM, NOT_INSTALLED
 from tests.search.report.pages import look_at, read_embedded
+from tests.tiny import TINY_MODEL
 from trashseg.config_file import load_train_config
 from trashseg.errors import ConfigError
 
@@ -79,6 +80,7 @@ def config(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchConf
             "patience": 0,
             "batch_size": 4,
             "data": {"image_size": 64, "folds": 2},
+            "model": TINY_MODEL,
             "search": {
                 "name": "night",
                 "data_dir": str(sample),

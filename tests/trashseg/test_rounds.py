@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from tests.tiny import TINY_MODEL
 from tests.trashseg.trained_folds import tiny_config
 from trashseg.checkpoint import latest_checkpoint
-from trashseg.config import EMAConfig, TrainConfig
+from trashseg.config import EMAConfig, ModelConfig, TrainConfig
 from trashseg.config_pseudo import FolderPseudoConfig, ValidationPseudoConfig
 from trashseg.data.coco import CocoDataset, load_coco
 from trashseg.data.folds import Folds, make_folds
@@ -42,14 +43,19 @@ def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def tiniest_config(**changes: Any) -> TrainConfig:
+    model = ModelConfig.model_validate(TINY_MODEL)
+    return tiny_config(64, **{"model": model, **changes})
+
+
 def from_folder(folder: Path, rounds: int = 1, **changes: Any) -> TrainConfig:
     pseudo = FolderPseudoConfig(folder=str(folder), rounds=rounds, **SURE_ENOUGH)
-    return tiny_config(64, **{"epochs": 2, "pseudo": pseudo, **changes})
+    return tiniest_config(**{"epochs": 2, "pseudo": pseudo, **changes})
 
 
 def folds_of(data: Path) -> tuple[CocoDataset, Folds]:
     dataset = load_coco(data)
-    return dataset, make_folds(dataset, tiny_config(64).data)
+    return dataset, make_folds(dataset, tiniest_config().data)
 
 
 def train(config: TrainConfig, data: Path, out: Path, **arguments: Any) -> dict[str, Any]:
@@ -81,7 +87,7 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_without_pseudo_labels_it_is_the_training_of_a_member(sample: Path, tmp_path: Path) -> None:
-    config = tiny_config(64)
+    config = tiniest_config()
     train(config, sample, tmp_path / "rounds")
     train_member(config, *folds_of(sample), 0, tmp_path / "member", CPU)
     one, other = tmp_path / "rounds", tmp_path / "member"
@@ -120,7 +126,7 @@ def test_the_first_round_is_a_member_that_trains_all_epochs(
     )  # its best epoch is the first
     dataset, members = load_coco(data), {}
     for patience in (0, 1):
-        config, out = tiny_config(64, epochs=3, patience=patience), tmp_path / str(patience)
+        config, out = tiniest_config(epochs=3, patience=patience), tmp_path / str(patience)
         train_member(config, dataset, folds, 0, out, CPU)
         members[patience] = out
     assert [len(history(out)) for out in members.values()] == [3, 2]
@@ -147,7 +153,7 @@ def test_labels_are_what_the_last_weights_of_the_round_before_say(
 
 
 def test_the_last_weights_of_an_average_are_the_average(sample: Path, tmp_path: Path) -> None:
-    config = tiny_config(64, averaging=EMAConfig(decay=0.8))
+    config = tiniest_config(averaging=EMAConfig(decay=0.8))
     training = FoldTraining(config, *folds_of(sample), 0, checkpoints=tmp_path, resources=CPU)
     training.next_epoch()
     assert training.checkpoint is not None

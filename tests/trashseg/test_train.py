@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tests.tiny import TINY_MODEL
 from trashseg.checkpoint import latest_checkpoint
 from trashseg.config import TrainConfig
 from trashseg.data.coco import load_coco
@@ -37,7 +38,7 @@ TREE: dict[str, Any] = {"epochs": 3, "batch_size": 8, "patience": 0, "data": {"i
 
 
 def make_config(**changes: Any) -> TrainConfig:
-    return TrainConfig.model_validate({**TREE, "model": {"weights": "none"}, **changes})
+    return TrainConfig.model_validate({**TREE, "model": TINY_MODEL, **changes})
 
 
 def start(config: TrainConfig, data: Path, folder: Path, fold: int = 0) -> FoldTraining:
