@@ -58,7 +58,7 @@ test: .venv/installed
 faults: .venv/installed
 	$(BIN)/python -m tests.faults.campaign
 
-# what helped: about two hours on 2 cores, and the same command goes on after a kill
+# what helped: two to three hours on 2 cores, and the same command goes on after a kill
 results: .venv/installed
 	@test -d $(PHOTOS) || { echo "error: $(PHOTOS) is no folder of photos: run make results PHOTOS=DIR"; exit 2; }
 	$(BIN)/python launch.py results --data $(PHOTOS) --config $(RESULTS_CONFIG) --storage results/runs \
