@@ -46,13 +46,13 @@ demo: .venv/installed
 clean-demo:
 	rm -rf $(DEMO)
 
-# Files side by side, four of the slow ones: they wait for Ray, for servers and for the time that Ray gives
+# Files side by side, three of the slow ones: they wait for Ray, for servers and for the time that Ray gives
 # nodes. Threads that wait for each other let the others run.
 test: export OMP_WAIT_POLICY := PASSIVE
 BY_FILE := --dist loadfile --no-loadscope-reorder
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(BY_FILE)
-	$(BIN)/python -m pytest -m slow -n 4 $(BY_FILE)
+	$(BIN)/python -m pytest -m slow -n 3 $(BY_FILE)
 
 # searches that are killed at random moments and taken up again: 30 to 40 minutes
 faults: .venv/installed

@@ -14,15 +14,13 @@ from search.results import best_trials
 from tests.faults.campaign import (
     PATIENCE,
     ROOT,
+    TARGETS,
     Search,
     check,
     kill_hard,
     leaderboard_left_alone,
     prepare,
 )
-
-ALONE = ("driver", "worker", "raylet")
-"""Everything at once is killed below."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -33,9 +31,9 @@ def test_a_search_killed_at_random_moments_gives_the_leaderboard_of_one_left_alo
     prepare(tmp_path)
     expected = leaderboard_left_alone(tmp_path, trials=4)
     search = Search(tmp_path, "killed", trials=4, held=True, seed=1)
-    for target in ALONE:
+    for target in TARGETS:
         search.strike(1, (target,))
-    assert search.kills == dict.fromkeys(ALONE, 1)
+    assert search.kills == dict.fromkeys(TARGETS, 1)
     search.finish()
     check(search)
     assert search.run.leaderboard.read_text() == expected

@@ -88,7 +88,7 @@ class Night:
 @pytest.fixture(scope="module")
 def faulty_night(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Night:
     config = make_config(
-        tmp_path_factory.mktemp("faulty"), sample, "search.trials=5", "search.max_failures=1"
+        tmp_path_factory.mktemp("faulty"), sample, "search.trials=6", "search.max_failures=1"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "run_trial", faulty.faulty_trial)
@@ -121,7 +121,7 @@ def test_a_trial_that_keeps_crashing_fails_with_its_traceback_and_the_search_goe
     assert run.info.status == "FAILED"
     assert run.data.tags["state"] == "failed RuntimeError: the loader broke"
     assert ", in faulty_epoch" in faulty_night.traceback(name)
-    assert [row.state for row in faulty_night.rows].count("finished") == 4
+    assert [row.state for row in faulty_night.rows].count("finished") == 5
 
 
 def test_a_trial_that_ran_out_of_memory_goes_on_with_a_smaller_micro_batch(

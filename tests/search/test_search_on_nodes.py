@@ -88,7 +88,15 @@ def check_whole(rows: list[Row], epochs: int = 4) -> None:
     assert [(row.state, row.epochs) for row in rows] == [("finished", epochs)] * TRIALS
 
 
-def test_a_search_spreads_over_three_nodes_and_ends_whole_when_one_dies_in_the_middle(
+def test_a_search_spreads_over_two_nodes(cluster: Nodes, tmp_path: Path, sample: Path) -> None:
+    search = Watched(make_config(cluster, tmp_path, sample))
+    check_whole(search.search(lambda: None, after_epochs=1))
+    attempts = search.attempts()
+    assert len(attempts) == TRIALS
+    assert len({node for [node] in attempts.values()}) == 2
+
+
+def test_a_search_of_three_nodes_ends_whole_when_one_dies_in_the_middle(
     cluster: Nodes, tmp_path: Path, sample: Path
 ) -> None:
     """Without a failure to spare: a lost node is no crash of its trial."""
@@ -96,7 +104,6 @@ def test_a_search_spreads_over_three_nodes_and_ends_whole_when_one_dies_in_the_m
     search = Watched(make_config(cluster, tmp_path, sample))
     check_whole(search.search(lambda: cluster.kill("third"), after_epochs=4))
     attempts = search.attempts()
-    assert len(attempts) == TRIALS
     assert len({node for nodes in attempts.values() for node in nodes}) == 3
     moved = [nodes for nodes in attempts.values() if len(nodes) == 2]
     assert len(moved) <= 1  # the one that the third node was training, if any
