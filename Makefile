@@ -46,13 +46,11 @@ demo: .venv/installed
 clean-demo:
 	rm -rf $(DEMO)
 
-# Files side by side, three of the slow ones: they wait for Ray, for servers and for the time that Ray gives
-# nodes. Threads that wait for each other let the others run.
+# Three files at a time, and their threads let others run: the slow tests wait for Ray, for servers and for the
+# time that Ray gives nodes.
 test: export OMP_WAIT_POLICY := PASSIVE
-BY_FILE := --dist loadfile --no-loadscope-reorder
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow" -n 2 $(BY_FILE)
-	$(BIN)/python -m pytest -m slow -n 3 $(BY_FILE)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 # searches that are killed at random moments and taken up again: 30 to 40 minutes
 faults: .venv/installed

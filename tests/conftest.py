@@ -23,10 +23,24 @@ LONGEST = (  # files that take a minute or more
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook of this name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: where files run side by side, a short one is then the last to begin."""
+    """The fast tests, then the slow ones; those of a file together, on one process.
+
+    The longest files first: where files run side by side, a short one is then the last to begin.
+    """
     files = [ROOT / "tests" / name for name in LONGEST]
-    items.sort(key=lambda item: files.index(item.path) if item.path in files else len(files))
+
+    def is_slow(item: pytest.Item) -> bool:
+        return item.get_closest_marker("slow") is not None
+
+    def turn(item: pytest.Item) -> tuple[bool, int]:
+        return is_slow(item), files.index(item.path) if item.path in files else len(files)
+
+    items.sort(key=turn)
+    for item in items:
+        file = item.path.relative_to(ROOT / "tests")
+        item.add_marker(pytest.mark.xdist_group(f"{'slow' if is_slow(item) else 'fast'} {file}"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -96,6 +96,10 @@ def visit(browser: "Browser", server: Server) -> Iterator[Any]:
     wrong: list[str] = []
     contexts = []
 
+    def is_error(message: Any) -> bool:
+        # the machine itself got or lost an address meanwhile: Chromium then drops what it has open
+        return message.type == "error" and "net::ERR_NETWORK_CHANGED" not in message.text
+
     def open_page(**options: Any) -> "Page":
         context = browser.new_context(**options)
         contexts.append(context)
@@ -106,7 +110,7 @@ def visit(browser: "Browser", server: Server) -> Iterator[Any]:
         page.on(
             "response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None
         )
-        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        page.on("console", lambda m: wrong.append(m.text) if is_error(m) else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(server.url)
         page.wait_for_selector("[data-speak][aria-pressed=true]")
