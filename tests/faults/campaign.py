@@ -212,7 +212,8 @@ def is_target(process: psutil.Process, target: str, driver: psutil.Process) -> b
         return False
     if target == "raylet":
         return Path(title.split(" ")[0]).name == "raylet"
-    return title.startswith("ray::ImplicitFunc")  # a Tune trial; the idle ones are ray::IDLE
+    # a Tune trial before its training and in it; the idle ones are ray::IDLE
+    return title.startswith(("ray::ImplicitFunc", "ray::trashseg"))
 
 
 def kill_hard(process: psutil.Process) -> None:
