@@ -14,7 +14,7 @@ from search.ablation_results import Arm, Results, measure, reaches_goal
 from search.config import load_search_config
 from search.significance import TEST, Comparison
 from search.study import load_study
-from tests.tiny import TINY
+from tests.tiny import TINY_LEARNER, as_settings
 from trashseg.config import TrainConfig
 from trashseg.fold_models import FoldModel
 from trashseg.metrics import Scores
@@ -175,7 +175,7 @@ def test_hand_tuning_search_and_additions_are_trained_once_and_compared(
         None,
         [
             *("epochs=1", "batch_size=5", "data.image_size=64", "data.folds=2"),
-            *("loss.class_weights=none", "patience=0", *TINY),
+            *("loss.class_weights=none", "patience=0", *as_settings(TINY_LEARNER)),
             *("search.grace_period=1", "search.trials=2", "search.name=results"),
             *(f"search.space={tmp_path / 'space.yaml'}", "search.finalists=2"),
             *(f"search.data_dir={sample}", f"search.storage={tmp_path / 'runs'}"),

@@ -27,7 +27,7 @@ from search.results import Row
 from search.run_folder import RunFolder
 from search.ui import WITHOUT_JOBS
 from tests.search import faulty
-from tests.tiny import TINY
+from tests.tiny import TINY_MODEL, as_settings
 from trashseg.errors import TrashSegError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -45,7 +45,8 @@ def settings(folder: Path, data: Path) -> list[str]:
         f"epochs={EPOCHS}", "batch_size=8", "patience=0", "data.image_size=64", "data.folds=2",
         "search.name=night", f"search.data_dir={data}", f"search.space={folder}/space.yaml",
         f"search.grace_period={EPOCHS}", f"search.storage={folder}/runs", "search.min_free_gb=0",
-        f"search.tracking_uri=sqlite:///{folder}/mlflow.db", "search.cpus_per_trial=1", *TINY,
+        f"search.tracking_uri=sqlite:///{folder}/mlflow.db", "search.cpus_per_trial=1",
+        *as_settings(TINY_MODEL),
     ]  # fmt: skip
 
 

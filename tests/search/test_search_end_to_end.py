@@ -31,7 +31,7 @@ from search.results import Row, read_standings
 from search.run_folder import RunFolder
 from tests.chromium import CHROMIUM, NOT_INSTALLED
 from tests.search.report.pages import look_at, read_embedded
-from tests.tiny import TINY_MODEL
+from tests.tiny import TINY_LEARNER
 from trashseg.config_file import load_train_config
 from trashseg.errors import ConfigError
 
@@ -80,7 +80,7 @@ def config(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchConf
             "patience": 0,
             "batch_size": 4,
             "data": {"image_size": 64, "folds": 2},
-            "model": TINY_MODEL,
+            "model": TINY_LEARNER,
             "search": {
                 "name": "night",
                 "data_dir": str(sample),

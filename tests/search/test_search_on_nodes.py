@@ -24,7 +24,7 @@ from search.space import Point
 from search.trainable import TrialSetting, run_trial
 from tests.faults.observed_search import OBSERVED, observed_trial, read_epochs
 from tests.search.nodes import Nodes, can_hide_folders, can_make_networks
-from tests.tiny import TINY
+from tests.tiny import TINY_MODEL, as_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -43,7 +43,7 @@ def make_config(
             f"search.trials={TRIALS}", f"search.grace_period={epochs}", "search.cpus_per_trial=1",
             f"search.storage={folder}/runs", f"search.tracking_uri=sqlite:///{folder}/mlflow.db",
             f"search.address={cluster.address}", "search.max_failures=0", "search.min_free_gb=0",
-            *TINY, *more,
+            *as_settings(TINY_MODEL), *more,
         ],
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from search.significance import Comparison, Verdict
 from search.study import STUDIES, StudyFile, folds_of, load_study, plan, run_study
 from search.study_results import StudyResults, Training, VariantResult, summarise, to_csv
 from search.tables import print_study
-from tests.tiny import TINY
+from tests.tiny import TINY_MODEL, as_settings
 from trashseg.config import TrainConfig
 from trashseg.errors import ConfigError
 from trashseg.fold_models import FoldModel
@@ -225,7 +225,12 @@ def test_a_study_trains_compares_and_goes_on_with_what_is_missing(
         [
             *("epochs=1", "batch_size=5", "data.image_size=64", "data.folds=2"),
             "loss.class_weights=inverse",  # else an epoch finds the background alone
-            *("search.grace_period=1", "optim.decoder_lr=0.01", "search.name=mine", *TINY),
+            *(
+                "search.grace_period=1",
+                "optim.decoder_lr=0.01",
+                "search.name=mine",
+                *as_settings(TINY_MODEL),
+            ),
             *(f"search.data_dir={sample}", f"search.storage={tmp_path / 'runs'}"),
             f"search.tracking_uri=sqlite:///{tmp_path / 'mlflow.db'}",
         ],

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from tests.tiny import TINY_MODEL
+from tests.tiny import TINY_LEARNER
 from tests.trashseg.trained_folds import tiny_config
 from trashseg.checkpoint import latest_checkpoint
 from trashseg.config import EMAConfig, ModelConfig, TrainConfig
@@ -44,8 +44,7 @@ def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiniest_config(**changes: Any) -> TrainConfig:
-    # the FPN: after two epochs the tiny network's own decoder is not sure of one pixel
-    model = ModelConfig.model_validate({**TINY_MODEL, "arch": "fpn"})
+    model = ModelConfig.model_validate(TINY_LEARNER)
     return tiny_config(64, **{"model": model, **changes})
 
 
