@@ -45,7 +45,7 @@ def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiniest_config(**changes: Any) -> TrainConfig:
     model = ModelConfig.model_validate(TINY_LEARNER)
-    return tiny_config(64, **{"model": model, **changes})
+    return tiny_config(32, **{"model": model, **changes})
 
 
 def from_folder(folder: Path, rounds: int = 1, **changes: Any) -> TrainConfig:

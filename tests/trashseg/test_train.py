@@ -34,7 +34,7 @@ from trashseg.train import FoldTraining, build_trainer
 
 ROOT = Path(__file__).parent.parent.parent
 RESOURCES = Resources(cpus=1, device=torch.device("cpu"))
-TREE: dict[str, Any] = {"epochs": 3, "batch_size": 8, "patience": 0, "data": {"image_size": 64}}
+TREE: dict[str, Any] = {"epochs": 3, "batch_size": 8, "patience": 0, "data": {"image_size": 32}}
 
 
 def make_config(**changes: Any) -> TrainConfig:
@@ -333,7 +333,7 @@ def test_a_batch_that_fits_in_no_parts_is_a_clear_error(
 ) -> None:
     trainer = make_trainer(sample, room=1)
     message = (
-        r"^epoch 4, step 2: 2 photos of 64 px do not fit the GPU's memory with linknet on "
+        r"^epoch 4, step 2: 2 photos of 32 px do not fit the GPU's memory with linknet on "
         r"tu-test_resnet: lower data\.image_size, choose a smaller model, or give"
     )
     with pytest.raises(MemoryShortError, match=message):
