@@ -34,7 +34,7 @@ def draw_effects(family: Family, metric: str) -> Figure | None:
         layout={
             "showlegend": False,
             "shapes": [upright(0, dash="solid")],
-            "xaxis": titled(f"difference in {metric}", tickformat="+.2f"),
+            "xaxis": titled(f"difference in {metric}", tickformat="+.3~f"),
             "yaxis": {
                 "categoryorder": "array",
                 "categoryarray": [_label(effect) for effect in reversed(drawn)],

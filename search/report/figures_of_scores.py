@@ -113,7 +113,7 @@ def draw_additions(facts: Facts) -> Figure | None:
         ],
         layout={
             "shapes": [upright(0, dash="solid")],
-            "xaxis": titled(f"difference in {facts.metric}", tickformat="+.2f"),
+            "xaxis": titled(f"difference in {facts.metric}", tickformat="+.3~f"),
             "yaxis": {"type": "category", "ticks": ""},
         },
         height=rows_height(len(arms)),

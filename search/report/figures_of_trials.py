@@ -126,6 +126,7 @@ def draw_epochs(facts: Facts) -> Figure:
         "marker": {"color": FAINT, "line": {"color": GREY, "width": 1}},
         "hovertemplate": "%{x}: %{y} epochs saved<extra></extra>",
     }  # fmt: skip
+    step = -(-len(names) // 15)  # more numbers than that would overlap on a phone
     return Figure(
         name="epochs",
         title="Epochs trained and saved",
@@ -138,7 +139,7 @@ def draw_epochs(facts: Facts) -> Figure:
             "xaxis": titled(
                 "trial, in the order of proposal",
                 type="category", categoryorder="array", categoryarray=names, ticks="",
-                ticktext=[str(number) for number in range(len(names))], tickvals=names,
+                ticktext=[str(number) for number in range(0, len(names), step)], tickvals=names[::step],
             ),
             "yaxis": titled("epochs", tickformat="d"),
         },

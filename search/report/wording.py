@@ -225,10 +225,10 @@ def effects_sentence(family: Family) -> str:
     """Which help, which harm; or that none is shown to."""
     what = noun(family.key)
     said = [
-        f"{', '.join(names)} {'helps' if verdict == 'helps' else 'harms'}"
+        f"{', '.join(names)} {verdict if len(names) == 1 else verdict.removesuffix('s')}"
         for verdict in ("helps", "harms")
-        if (names := [effect.name for effect in family.effects if effect.verdict == verdict])
+        if (names := [f"“{e.name}”" for e in family.effects if e.verdict == verdict])
     ]
     if said:
-        return f"By the trials of this search: {'; '.join(said)}."
+        return f"{what.capitalize()}, by the trials of this search: {'; '.join(said)}."
     return f"No {what} is shown to help or to harm by the {family.trials} trials of this search."

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from search.report.effects import (
     SHUFFLES,
     Effect,
+    Family,
+    Verdict,
     augmentations,
     bootstrap_interval,
     choice,
@@ -19,6 +21,7 @@ from search.report.effects import (
     split,
 )
 from search.report.trials import TrialFacts
+from search.report.wording import effects_sentence
 from search.space import Parameter, Space, Value
 
 
@@ -182,3 +185,36 @@ def test_an_effect_turns_around_with_its_sides_and_does_not_move_with_all_scores
     assert 1 / (1 + SHUFFLES) <= there.p <= 1
     assert there.interval is not None
     assert there.interval[0] <= there.interval[1]
+
+
+# --- in words ----------------------------------------------------------------------------------
+
+
+def judged(name: str, verdict: Verdict) -> Effect:
+    return Effect(name, "", 5, 5, 0.0, None, None, None, verdict, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "effects", "sentence"),
+    [
+        (
+            "averaging.name",
+            (judged("none", "helps"), judged("ema", "harms")),
+            "Averaging, by the trials of this search: “none” helps; “ema” harms.",
+        ),
+        (
+            "augment",
+            (judged("crop", "helps"), judged("flip", "helps"), judged("clahe", "not shown")),
+            "Augmentation, by the trials of this search: “crop”, “flip” help.",
+        ),
+        (
+            "loss.name",
+            (judged("dice", "not shown"), judged("focal", "too few")),
+            "No loss is shown to help or to harm by the 10 trials of this search.",
+        ),
+    ],
+)
+def test_a_sentence_says_what_helps_and_what_harms(
+    key: str, effects: tuple[Effect, ...], sentence: str
+) -> None:
+    assert effects_sentence(Family(key, 3, 10, effects)) == sentence
