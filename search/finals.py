@@ -46,7 +46,7 @@ def choose_and_train(run: RunFolder, top_k: int, fold_count: int | None = None) 
     plan_folds(run, top_k, fold_count)  # are there as many?
     choose(run, top_k, fold_count or run.config.data.folds)
     models = plan_folds(run, top_k, fold_count)
-    train_folds(run, models)
+    train_folds(run, models, why=f"the best {top_k} on {len(models) // top_k} folds")
     return models
 
 
@@ -64,7 +64,9 @@ def choose(run: RunFolder, top_k: int, fold_count: int) -> None:
 
     def train(names: Sequence[str], pair: Pair) -> dict[str, float]:
         models = {name: finalist(run, *finalists[name], pair) for name in names}
-        train_folds(run, list(models.values()), survived=(NonFiniteError,))
+        fold, seed = pair
+        why = f"final choice, {len(names)} configurations on fold {fold} with seed {seed}"
+        train_folds(run, list(models.values()), why=why, survived=(NonFiniteError,))
         scores = {name: member_scores(m.folder, m.config) for name, m in models.items()}
         return {name: float(of[config.metric]) for name, of in scores.items() if of is not None}
 

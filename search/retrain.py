@@ -72,11 +72,12 @@ def train_folds(
     run: RunFolder,
     models: list[FoldModel],
     *,
+    why: str = "",
     within: Callable[[Tracker], Frame] = nullcontext,
     survived: tuple[type[TrashSegError], ...] = (),
 ) -> None:
     """What exists is kept as it is, what was begun goes on from its last epoch. All of it happens
-    `within` a frame, which can say more to MLflow before and after.
+    `within` a frame, which can say more to MLflow before and after. `why` is told to the user.
 
     Raises the first error of a fold, after stopping the others, unless it is one that is `survived`:
     that fold then is missing in the end.
@@ -94,9 +95,8 @@ def train_folds(
             if model not in missing:
                 _catch_up(Job(model, store), tracker, display)
         if resources:
-            display.line(
-                f"{len(models) - len(missing)} of {len(models)} folds exist, training the rest"
-            )
+            exist = f"{len(models) - len(missing)} of {len(models)} folds exist, training the rest"
+            display.line(f"{why}: {exist}" if why else exist)
             jobs = [Job(model, store) for model in missing]
             _follow(_send(run, jobs, resources), tracker, display, survived)
 

@@ -78,7 +78,8 @@ def keep_missing_views(
     _check_room(missing)
     for model, unseen in missing:
         if unseen:
-            on_step(f"fold {model.name} sees its photos in {len(unseen)} more views")
+            views_left = f"{len(unseen)} more view{'s' * (len(unseen) > 1)}"
+            on_step(f"fold {model.name} sees its photos in {views_left}")
             keep_views(
                 load_member(model.folder, resources.device), unseen, dataset, folds, resources
             )
