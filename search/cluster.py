@@ -58,8 +58,13 @@ class TrialResources:
         return None if self.growing else self.concurrent
 
     def __str__(self) -> str:
-        gpus = f" and {self.gpus:g} GPUs" if self.gpus else ""
-        return f"{self.cpus} CPUs{gpus}"
+        return counted(self.cpus, self.gpus) if self.gpus else counted(self.cpus)
+
+
+def counted(cpus: float, gpus: float | None = None) -> str:
+    """Such as `1 CPU and 2 GPUs`."""
+    counts = [(cpus, "CPU")] if gpus is None else [(cpus, "CPU"), (gpus, "GPU")]
+    return " and ".join(f"{count:g} {unit}{'s' * (count != 1)}" for count, unit in counts)
 
 
 # --- joining -----------------------------------------------------------------------------------
@@ -259,4 +264,4 @@ def fits(node: Node, cpus: int, gpus: float) -> bool:
 
 def _largest(nodes: list[Node]) -> str:
     cpus, gpus = (max(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-    return f"the largest has {cpus:g} CPUs and {gpus:g} GPUs"
+    return f"the largest has {counted(cpus, gpus)}"

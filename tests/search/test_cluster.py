@@ -116,7 +116,7 @@ def test_the_request_is_what_tune_takes() -> None:
             r"search\.gpus_per_trial=1: no node has that many; the largest has 2 CPUs and 0 GPUs",
         ),
         ([(8, 0), (4, 0)], {"cpus_per_trial": 9}, r"search\.cpus_per_trial=9, .*has 8 CPUs and 0"),
-        ([(8, 1), (8, 1)], {"gpus_per_trial": 2}, r"gpus_per_trial=2: no node .* and 1 GPUs: ask"),
+        ([(8, 1), (8, 1)], {"gpus_per_trial": 2}, r"gpus_per_trial=2: no node .* and 1 GPU: ask"),
         # no single node has both
         ([(64, 0), (4, 1)], {"cpus_per_trial": 8, "gpus_per_trial": 1}, "no node has that many"),
         # two halves on two nodes are not one GPU
@@ -261,12 +261,10 @@ def test_ray_places_as_many_parts_on_a_gpu_as_were_divided(two_pretended_gpus: N
 def test_a_node_that_never_comes_is_an_error(two_pretended_gpus: None) -> None:
     said: list[str] = []
     settings = SearchSettings(address="auto", gpus_per_trial=3)
-    with pytest.raises(
-        ResourceError, match=r"no node with 1 CPUs and 3 GPUs came in 1 s; the larg"
-    ):
+    with pytest.raises(ResourceError, match=r"no node with 1 CPU and 3 GPUs came in 1 s; the larg"):
         await_node(settings, said.append, seconds=1)
     assert said == [
-        "waiting up to 0 minutes for a node with 1 CPUs and 3 GPUs; the largest has 2 CPUs and 2 GPUs"
+        "waiting up to 0 minutes for a node with 1 CPU and 3 GPUs; the largest has 2 CPUs and 2 GPUs"
     ]
 
 

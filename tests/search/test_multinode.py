@@ -104,7 +104,7 @@ def test_a_node_that_comes_is_waited_for(cluster: Nodes, sample: Path, storage: 
 
     await_node(settings, add_when_told, seconds=300)
     assert len(said) == 1
-    assert said[0].endswith("a node with 2 CPUs; the largest has 1 CPUs and 0 GPUs")
+    assert said[0].endswith("a node with 2 CPUs; the largest has 1 CPU and 0 GPUs")
     assert divide(settings, 20) == TrialResources(2, 0, 1, growing=True)
 
 
