@@ -24,7 +24,7 @@ from search.space import Point
 from search.trainable import TrialSetting, run_trial
 from tests.faults.observed_search import OBSERVED, observed_trial, read_epochs
 from tests.search.nodes import Nodes, can_hide_folders, can_make_networks
-from tests.tiny import TINY_MODEL, as_settings
+from tests.tiny import TINY_LEARNER, as_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -43,7 +43,7 @@ def make_config(
             f"search.trials={TRIALS}", f"search.grace_period={epochs}", "search.cpus_per_trial=1",
             f"search.storage={folder}/runs", f"search.tracking_uri=sqlite:///{folder}/mlflow.db",
             f"search.address={cluster.address}", "search.max_failures=0", "search.min_free_gb=0",
-            *as_settings(TINY_MODEL), *more,
+            *as_settings(TINY_LEARNER), *more,
         ],
     )  # fmt: skip
 
@@ -162,7 +162,13 @@ def test_a_search_over_a_network_ends_whole_when_the_cable_is_cut(
 ) -> None:
     """The node behind it goes on training until it notices; its trial is taken up by the other one."""
     search = Watched(make_config(networked, tmp_path, sample))
-    check_whole(search.search(lambda: networked.cut("second"), after_epochs=2))
+
+    def cut() -> None:
+        while len({node for nodes in search.attempts().values() for node in nodes}) < 2:
+            time.sleep(0.05)
+        networked.cut("second")
+
+    check_whole(search.search(cut, after_epochs=2))
     assert len({node for nodes in search.attempts().values() for node in nodes}) == 2
 
 
