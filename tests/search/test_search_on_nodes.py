@@ -63,6 +63,10 @@ class Watched:
             for file in files
         }
 
+    def nodes(self) -> set[str]:
+        """On which there were attempts."""
+        return {node for nodes in self.attempts().values() for node in nodes}
+
     def epochs(self) -> int:
         trials = read_trials(self.run.study_db, self._config.search.name)
         return sum(len(trial.intermediate_values) for trial in trials)
@@ -104,7 +108,7 @@ def test_a_search_of_three_nodes_ends_whole_when_one_dies_in_the_middle(
     search = Watched(make_config(cluster, tmp_path, sample))
     check_whole(search.search(lambda: cluster.kill("third"), after_epochs=4))
     attempts = search.attempts()
-    assert len({node for nodes in attempts.values() for node in nodes}) == 3
+    assert len(search.nodes()) == 3
     moved = [nodes for nodes in attempts.values() if len(nodes) == 2]
     assert len(moved) <= 1  # the one that the third node was training, if any
     assert all(first != second for first, second in moved)
@@ -164,12 +168,12 @@ def test_a_search_over_a_network_ends_whole_when_the_cable_is_cut(
     search = Watched(make_config(networked, tmp_path, sample))
 
     def cut() -> None:
-        while len({node for nodes in search.attempts().values() for node in nodes}) < 2:
+        while len(search.nodes()) < 2:
             time.sleep(0.05)
         networked.cut("second")
 
     check_whole(search.search(cut, after_epochs=2))
-    assert len({node for nodes in search.attempts().values() for node in nodes}) == 2
+    assert len(search.nodes()) == 2
 
 
 # --- nodes that share no folder for runs -----------------------------------------------------------
