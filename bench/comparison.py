@@ -25,7 +25,7 @@ class Bar:
     limit: float
 
     def met(self, ratio: float) -> bool:
-        return COMPARE[self.relation](ratio, self.limit)
+        return bool(COMPARE[self.relation](ratio, self.limit))  # numpy has a bool of its own
 
     def __str__(self) -> str:
         return f"{self.relation} {self.limit:g}"

@@ -11,6 +11,7 @@ the next process reads the state that the last one acted on. Two things make tha
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from search.progress import Pace, Progress, new_pace
 from search.rungs import rung_epochs
 from search.sampler import StandingSampler
 from search.space import Point, Space
+from search.standings import Standings
 from search.study_storage import StudyInMemory, StudyStorage
 
 NAME = "trial_id"
@@ -36,6 +38,7 @@ STATES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+OPTUNA_STATES = {state: theirs for theirs, state in STATES.items()}
 
 
 def create_ledger(path: Path, name: str) -> None:
@@ -51,6 +54,7 @@ class OpenTrial:
 
     id: int  # in the storage
     number: int  # in the study, where cut-off proposals have numbers too
+    row: int  # among the whole proposals
     scores: dict[int, float]  # best so far, by epoch
     arrivals: dict[int, int]  # rung's epoch -> how many trials had arrived there before
 
@@ -66,6 +70,7 @@ class Ledger:
         self.points: dict[str, Point] = {}  # of all trials
         self.proposed = 0
         self._waiting = False  # whether the hand-tuned point is already queued
+        self._standings = standings_of([], space, config)
         for trial in self._storage.every_trial():
             self._take_in(trial)
         self.progress = progress_of(self.trials, config, new_pace())
@@ -78,13 +83,15 @@ class Ledger:
         if trial.state == TrialState.WAITING:
             self._waiting = True
         elif NAME in trial.user_attrs:
-            name = trial.user_attrs[NAME]
+            name, row = trial.user_attrs[NAME], self.proposed
             self.proposed += 1
             self.points[name] = trial.params
+            self._standings.take_in(trial)
             if trial.state == TrialState.RUNNING:
                 self.open[name] = OpenTrial(
                     trial._trial_id,
                     trial.number,
+                    row,
                     dict(trial.intermediate_values),
                     arrivals_of(trial),
                 )
@@ -103,13 +110,14 @@ class Ledger:
             self._study.enqueue_trial(
                 self._space.point_of(self._config.train), user_attrs={"hand_tuned": True}
             )
-        self._study.sampler = make_sampler(self._config, number, self.trials)
+        self._study.sampler = make_sampler(self._config, number, self._standings)
         trial = self._study.ask()
         point = self._space.sample(trial)
         name = f"trial_{number:03d}"
         trial.set_user_attr(NAME, name)
         self._storage.keep(trial._trial_id)
-        self.open[name] = OpenTrial(trial._trial_id, trial.number, {}, {})
+        self.open[name] = OpenTrial(trial._trial_id, trial.number, number, {}, {})
+        self._standings.proposed(self._storage.get_trial(trial._trial_id))
         self.points[name] = point
         self.proposed += 1
         self.progress.proposed(name)
@@ -121,6 +129,7 @@ class Ledger:
         if epoch not in trial.scores:
             self._storage.set_trial_intermediate_value(trial.id, epoch, score)
             trial.scores[epoch] = score
+            self._standings.reported(trial.row, epoch, score)
             self.progress.reported(name, epoch, score)
 
     def record_arrival(self, name: str, milestone: int, before: int) -> None:
@@ -133,15 +142,19 @@ class Ledger:
     def end(self, name: str, state: State, facts: dict[str, Any]) -> None:
         """The trial has ended; `facts` are kept with it: its epochs and best scores, or its error."""
         trial = self.open[name]
-        with self._storage.together():
+        with self.together():
             self._annotate(trial, facts)
             if state == "finished":
                 self._study.tell(trial.number, trial.scores[max(trial.scores)])
             else:
-                states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-                self._study.tell(trial.number, state=states[state])
+                self._study.tell(trial.number, state=OPTUNA_STATES[state])
+        self._standings.ended(trial.row, OPTUNA_STATES[state])
         del self.open[name]
         self.progress.ended(name, state)
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is recorded in the block is one transaction, on the disk when the block ends."""
+        return self._storage.together()
 
     def rungs(self) -> dict[int, dict[str, float]]:
         """Of each rung that a trial has arrived at, by epoch: its trials' scores in that order."""
@@ -152,15 +165,21 @@ class Ledger:
             self._storage.set_trial_user_attr(trial.id, key, value)
 
 
+def standings_of(trials: Sequence[FrozenTrial], space: Space, config: SearchConfig) -> Standings:
+    """Of `trials`, all of a search, oldest first."""
+    parameters, factor = list(space.parameters), config.search.reduction_factor
+    standings = Standings(parameters, rung_epochs(config), factor)
+    for trial in trials:
+        standings.take_in(trial)
+    return standings
+
+
 def make_sampler(
-    config: SearchConfig, number: int, trials: Sequence[FrozenTrial]
+    config: SearchConfig, number: int, standings: Standings
 ) -> optuna.samplers.BaseSampler:
-    """For proposal `number`, after `trials`."""
-    search = config.search
-    seed = np.random.SeedSequence([search.seed, number]).generate_state(1)[0]
-    return StandingSampler(
-        trials, rung_epochs(config), search.reduction_factor, search.startup_trials, int(seed)
-    )
+    """For proposal `number`, after the trials in `standings`."""
+    seed = np.random.SeedSequence([config.search.seed, number]).generate_state(1)[0]
+    return StandingSampler(standings, config.search.startup_trials, int(seed))
 
 
 # --- reading, also from another process while the search runs --------------------------------------

@@ -52,19 +52,20 @@ class SuccessiveHalving(FIFOScheduler):
     ) -> str:
         if "error" in result:
             return str(TrialScheduler.STOP)  # it has failed, for good
-        name, epoch = str(trial), result["epoch"]
-        self._ledger.record_epoch(name, epoch, result[self._score_key])
-        if epoch not in self.rungs or self._passes(name, epoch, result):
+        name, epoch, score = str(trial), result["epoch"], result[self._score_key]
+        rung = self.rungs.get(epoch)
+        with self._ledger.together():
+            self._ledger.record_epoch(name, epoch, score)
+            if rung is not None and name not in rung:
+                self._ledger.record_arrival(name, epoch, before=len(rung))
+                rung[name] = score
+        if rung is None or self._passes(name, rung, result):
             return str(TrialScheduler.CONTINUE)
         self.stopped.add(name)
         return str(TrialScheduler.STOP)
 
-    def _passes(self, name: str, epoch: int, result: dict[str, Any]) -> bool:
-        rung, score = self.rungs[epoch], result[self._score_key]
-        if name not in rung:
-            self._ledger.record_arrival(name, epoch, before=len(rung))
-            rung[name] = score
+    def _passes(self, name: str, rung: dict[str, float], result: dict[str, Any]) -> bool:
         if result["finished"] or name == HAND_TUNED:
             return True
-        place = list(rung).index(name)
-        return goes_on(score, dict(islice(rung.items(), place + 1)), self._reduction_factor)
+        arrived_by_then = islice(rung.items(), list(rung).index(name) + 1)
+        return goes_on(result[self._score_key], dict(arrived_by_then), self._reduction_factor)

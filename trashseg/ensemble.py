@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from trashseg.config import CrfConfig, TtaConfig
 from trashseg.data.coco import CocoDataset, Photo, rasterize, read_photo
-from trashseg.device import Resources
+from trashseg.device import Resources, return_freed_memory
 from trashseg.errors import CheckpointError, DataError
 from trashseg.manifest import FILE, read_manifest
 from trashseg.masks import PhotoMasks, cpu_pool, photo_masks, stream
@@ -92,9 +93,11 @@ def votes(
 
     def calls() -> Iterator[tuple[Any, ...]]:
         for some in batched(photos, PHOTOS_AT_A_TIME):
-            averages = vote(ensemble, [read_photo(photo.path) for photo in some])
-            for photo, average in zip(some, averages, strict=True):
-                yield average, photo.path, ensemble.crf
+            paths = [photo.path for photo in some]
+            averages = vote(ensemble, [read_photo(path) for path in paths])
+            yield from zip(averages, paths, repeat(ensemble.crf), strict=False)
+            del averages  # or it is there while the next are made
+            return_freed_memory()  # photos are of many sizes
 
     yield from zip(photos, stream(pool, photo_masks, calls()), strict=True)
 

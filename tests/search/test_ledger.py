@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from search.config import SearchConfig
-from search.ledger import Ledger, make_sampler, read_rungs, read_trials
+from search.ledger import Ledger, make_sampler, read_rungs, read_trials, standings_of
 from search.space import Point, Space, load_space
 from tests.search.ledgers import open_ledger
 
@@ -58,7 +58,9 @@ def cut_off_a_proposal(path: Path, space: Space, parameters: int) -> None:
     study = optuna.load_study(study_name="night", storage=f"sqlite:///{path}")
     if ledger.proposed == 0:
         study.enqueue_trial(space.point_of(CONFIG.train), user_attrs={"hand_tuned": True})
-    study.sampler = make_sampler(CONFIG, ledger.proposed, ledger.trials)
+    study.sampler = make_sampler(
+        CONFIG, ledger.proposed, standings_of(ledger.trials, space, CONFIG)
+    )
     trial = study.ask()
     if parameters >= 1:
         trial.suggest_categorical("loss.name", ["cross_entropy", "focal"])

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
-from search.ledger import Ledger, create_ledger, make_sampler
+from search.ledger import Ledger, create_ledger, make_sampler, standings_of
 from search.space import Space, load_space
 from search.study_storage import StudyStorage
 
@@ -138,7 +138,7 @@ def test_proposals_are_those_that_optunas_own_storage_gives(
         named = study.get_trials(
             states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         )
-        study.sampler = make_sampler(CONFIG, number, named)
+        study.sampler = make_sampler(CONFIG, number, standings_of(named, space, CONFIG))
         trial = study.ask()
         assert space.sample(trial) == ledger.points[name]
         score = 1 - float(ledger.points[name]["optim.decoder_lr"])
