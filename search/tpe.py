@@ -2,7 +2,7 @@
 
 Of some values that are drawn from l the one with the greatest l(x) / g(x) is proposed, where l is the
 density of the good trials' values and g that of the others'. Both are as in Optuna's TPESampler, number
-for number; but that takes four to seven times as long for a proposal, and longer with every trial.
+for number; but that takes three to seven times as long for a proposal, and longer with every trial.
 """
 
 from typing import NamedTuple

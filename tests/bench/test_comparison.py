@@ -10,7 +10,13 @@ from bench.comparison import Bar, Comparison, table
 
 @pytest.mark.parametrize(
     ("relation", "ratio", "met"),
-    [("<=", 1.0, True), ("<=", 1.01, False), ("<", 1.0, False), (">=", 1.0, True), (">=", 0.9, False)],
+    [
+        ("<=", 1.0, True),
+        ("<=", 1.01, False),
+        ("<", 1.0, False),
+        (">=", 1.0, True),
+        (">=", 0.9, False),
+    ],
 )
 def test_a_bar_says_what_the_ratio_has_to_be(relation: str, ratio: float, met: bool) -> None:
     assert Bar(relation, 1.0).met(ratio) is met
