@@ -48,10 +48,9 @@ class Standings:
 
     def _make_room(self) -> None:
         more = max(64, self._count)
-        for name in ("_values", "_at_rungs", "_last"):
-            before = getattr(self, name)
-            empty = np.full((more, *before.shape[1:]), np.nan)
-            setattr(self, name, np.concatenate([before, empty]))
+        self._values = with_room(self._values, more)
+        self._at_rungs = with_room(self._at_rungs, more)
+        self._last = with_room(self._last, more)
         self._states = np.concatenate([self._states, np.zeros(more, dtype=int)])
 
     def reported(self, row: int, epoch: int, score: float) -> None:
@@ -112,3 +111,8 @@ class Standings:
         """Of those of `rows` that have the parameter, in Optuna's internal representation."""
         values = self._values[rows, self._column[path]]
         return np.asarray(values[~np.isnan(values)])
+
+
+def with_room(rows: NDArray[np.float64], more: int) -> NDArray[np.float64]:
+    """And so many rows of NaN behind them."""
+    return np.concatenate([rows, np.full((more, *rows.shape[1:]), np.nan)])
