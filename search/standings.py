@@ -104,8 +104,9 @@ class Standings:
 
     def rows_before_a_rung(self) -> Rows:
         """Of trials under way that are worth nothing yet."""
-        judged, _ = self._judge()
-        return np.flatnonzero((judged < 0) & (self._states[: self._count] == TrialState.RUNNING))
+        running = self._states[: self._count] == TrialState.RUNNING
+        before = np.isnan(self._at_rungs[: self._count, :1]).all(axis=1)
+        return np.flatnonzero(running & before)
 
     def values(self, rows: Rows, path: str) -> NDArray[np.float64]:
         """Of those of `rows` that have the parameter, in Optuna's internal representation."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,9 @@ def votes(
         for some in batched(photos, PHOTOS_AT_A_TIME):
             paths = [photo.path for photo in some]
             averages = vote(ensemble, [read_photo(path) for path in paths])
-            yield from zip(averages, paths, repeat(ensemble.crf), strict=False)
+            yield from (
+                (average, path, ensemble.crf) for average, path in zip(averages, paths, strict=True)
+            )
             del averages  # or it is there while the next are made
             return_freed_memory()  # photos are of many sizes
 
