@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import machine
-from bench.comparison import Comparison, table
+from bench.comparison import Comparison, notes, table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results.json"
@@ -58,9 +58,7 @@ def main(names: list[str]) -> int:
             results += run()
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     print(table(results))
-    for one in results:
-        if one.note:
-            print(f"{one.name}: {one.note}")
+    print(notes(results), end="")
     if not names:
         RESULTS.write_text(json.dumps([one.as_json() for one in results], indent=1) + "\n")
         PAGE.write_text(with_table(PAGE.read_text(), results))
@@ -69,8 +67,8 @@ def main(names: list[str]) -> int:
 
 def with_table(page: str, results: list[Comparison]) -> str:
     """The page with this run's machine and table between its two marks."""
-    notes = "".join(f"- {one.name}: {one.note}\n" for one in results if one.note)
-    return between_marks(page, BEGIN, END, f"{machine.describe()}.\n\n{table(results)}\n{notes}")
+    measured = f"{machine.describe()}.\n\n{table(results)}\n{notes(results)}"
+    return between_marks(page, BEGIN, END, measured)
 
 
 def between_marks(page: str, begin: str, end: str, measured: str) -> str:

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 NOT_MEASURED = "not measured"
@@ -83,6 +84,17 @@ def table(comparisons: Sequence[Comparison]) -> str:
         cells += [_number(one.ratio), str(one.bar or ""), _verdict(one)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def notes(comparisons: Sequence[Comparison]) -> str:
+    """As a Markdown list; rows that follow each other and say the same share one."""
+    lines = []
+    for note, group in groupby(comparisons, key=lambda one: one.note):
+        first, *others = group
+        more = f", and the {len(others)} after it" if others else ""
+        if note:
+            lines.append(f"- {first.name}{more}: {note}\n")
+    return "".join(lines)
 
 
 def _number(value: float | None) -> str:

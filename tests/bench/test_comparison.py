@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bench.comparison import Bar, Comparison, table
+from bench.comparison import Bar, Comparison, notes, table
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,18 @@ def test_the_table_tells_what_was_missed_and_what_was_not_measured() -> None:
         "| gpu | not measured |  | ms | not measured | <= 5 | not measured |",
         "| stated | 1,119 |  | MB | 1,119 |  |  |",
     ]
+
+
+def test_rows_after_each_other_that_say_the_same_share_a_note() -> None:
+    written = notes(
+        [
+            Comparison("ladder: fp32", "images/s", None, note="there is no GPU"),
+            Comparison("ladder: bf16", "images/s", None, note="there is no GPU"),
+            Comparison("ladder: all", "images/s", None, note="there is no GPU"),
+            Comparison("start", "s", None, 0.1),
+            Comparison("crf", "ms", None, note="there is no GPU"),
+        ]
+    )
+    assert written == (
+        "- ladder: fp32, and the 2 after it: there is no GPU\n- crf: there is no GPU\n"
+    )

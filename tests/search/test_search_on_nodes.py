@@ -29,6 +29,7 @@ from tests.tiny import TINY_LEARNER, as_settings
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TRIALS = 5
+WAITING = "waiting"
 
 
 def make_config(
@@ -92,21 +93,56 @@ def check_whole(rows: list[Row], epochs: int = 4) -> None:
     assert [(row.state, row.epochs) for row in rows] == [("finished", epochs)] * TRIALS
 
 
-def test_a_search_spreads_over_two_nodes(cluster: Nodes, tmp_path: Path, sample: Path) -> None:
+@pytest.fixture
+def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where trials say that they wait, until a file `go` is there: none trains before."""
+    folder = tmp_path / WAITING
+    folder.mkdir()
+    monkeypatch.setattr(driver, "run_trial", waiting_trial)
+    return folder
+
+
+def waiting_trial(point: Point, setting: TrialSetting) -> None:
+    """Says on which node it waits, beside the search's runs, and trains when it is let go."""
+    folder = setting.run.path.parent.parent / WAITING
+    (folder / ray.get_runtime_context().get_node_id()).touch()
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+    run_trial(point, setting)
+
+
+def let_go(waiting: Path, nodes: int) -> None:
+    """Once trials wait on so many nodes."""
+    while len(list(waiting.iterdir())) < nodes:
+        time.sleep(0.05)
+    (waiting / "go").touch()
+
+
+def test_a_search_spreads_over_two_nodes(
+    cluster: Nodes, tmp_path: Path, sample: Path, waiting: Path
+) -> None:
+    """No trial trains before one has come to each of them."""
     search = Watched(make_config(cluster, tmp_path, sample))
-    check_whole(search.search(lambda: None, after_epochs=1))
+    check_whole(search.search(lambda: let_go(waiting, nodes=2), after_epochs=0))
     attempts = search.attempts()
     assert len(attempts) == TRIALS
     assert len({node for [node] in attempts.values()}) == 2
 
 
 def test_a_search_of_three_nodes_ends_whole_when_one_dies_in_the_middle(
-    cluster: Nodes, tmp_path: Path, sample: Path
+    cluster: Nodes, tmp_path: Path, sample: Path, waiting: Path
 ) -> None:
     """Without a failure to spare: a lost node is no crash of its trial."""
     cluster.add("third")
     search = Watched(make_config(cluster, tmp_path, sample))
-    check_whole(search.search(lambda: cluster.kill("third"), after_epochs=4))
+
+    def kill() -> None:
+        let_go(waiting, nodes=3)
+        while len(search.nodes()) < 3 or search.epochs() < 4:
+            time.sleep(0.05)
+        cluster.kill("third")
+
+    check_whole(search.search(kill, after_epochs=0))
     attempts = search.attempts()
     assert len(search.nodes()) == 3
     moved = [nodes for nodes in attempts.values() if len(nodes) == 2]
@@ -114,29 +150,15 @@ def test_a_search_of_three_nodes_ends_whole_when_one_dies_in_the_middle(
     assert all(first != second for first, second in moved)
 
 
-def waiting_trial(point: Point, setting: TrialSetting) -> None:
-    """Says on which node it waits, beside the search's runs, and trains when it is let go."""
-    folder = setting.run.path.parent.parent / "waiting"
-    (folder / ray.get_runtime_context().get_node_id()).touch()
-    while not (folder / "go").exists():
-        time.sleep(0.05)
-    run_trial(point, setting)
-
-
 def test_a_node_that_joins_is_used(
-    cluster: Nodes, tmp_path: Path, sample: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Nodes, tmp_path: Path, sample: Path, waiting: Path
 ) -> None:
     """No trial trains before one has come to the third node."""
-    waiting = tmp_path / "waiting"
-    waiting.mkdir()
-    monkeypatch.setattr(driver, "run_trial", waiting_trial)
     search = Watched(make_config(cluster, tmp_path, sample, epochs=1))
 
     def join() -> None:
         cluster.join("third")
-        while len(list(waiting.iterdir())) < 3:
-            time.sleep(0.05)
-        (waiting / "go").touch()
+        let_go(waiting, nodes=3)
 
     check_whole(search.search(join, after_epochs=0), epochs=1)
     assert len({node for [node] in search.attempts().values()}) == 3
@@ -162,17 +184,18 @@ def networked() -> Iterator[Nodes]:
 
 
 def test_a_search_over_a_network_ends_whole_when_the_cable_is_cut(
-    networked: Nodes, tmp_path: Path, sample: Path
+    networked: Nodes, tmp_path: Path, sample: Path, waiting: Path
 ) -> None:
     """The node behind it goes on training until it notices; its trial is taken up by the other one."""
     search = Watched(make_config(networked, tmp_path, sample))
 
     def cut() -> None:
-        while len(search.nodes()) < 2:
+        let_go(waiting, nodes=2)
+        while len(search.nodes()) < 2 or search.epochs() < 2:
             time.sleep(0.05)
         networked.cut("second")
 
-    check_whole(search.search(cut, after_epochs=2))
+    check_whole(search.search(cut, after_epochs=0))
     assert len(search.nodes()) == 2
 
 
