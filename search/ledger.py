@@ -21,6 +21,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig
+from search.new_sqlite import new_sqlite
 from search.progress import Pace, Progress, new_pace
 from search.rungs import rung_epochs
 from search.sampler import StandingSampler
@@ -43,9 +44,10 @@ OPTUNA_STATES = {state: theirs for theirs, state in STATES.items()}
 
 def create_ledger(path: Path, name: str) -> None:
     """An empty one; before anybody can read it, because Optuna makes its tables one by one."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    optuna.create_study(study_name=name, storage=storage, direction="maximize")
-    storage.engine.dispose()
+    with new_sqlite(path) as address:
+        storage = optuna.storages.RDBStorage(address)
+        optuna.create_study(study_name=name, storage=storage, direction="maximize")
+        storage.engine.dispose()
 
 
 @dataclass

@@ -19,6 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.config import SQLITE
+from search.new_sqlite import new_sqlite
 from search.outbox import Event, Outbox, read_whole_lines
 from trashseg.config_file import to_yaml
 from trashseg.errors import TrashSegError
@@ -197,10 +198,11 @@ def create_sqlite(tracking_uri: str) -> None:
             return
         partial = file.with_name(f"{file.name}.partial")
         partial.unlink(missing_ok=True)
-        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-            f"{SQLITE}{partial}", artifact_location(tracking_uri)
-        )
-        store.engine.dispose()
+        with new_sqlite(partial) as address:
+            store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+                address, artifact_location(tracking_uri)
+            )
+            store.engine.dispose()
         partial.rename(file)
 
 

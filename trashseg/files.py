@@ -75,7 +75,7 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Have a folder and all in it on the disk, not only in the memory of this machine."""
+    """Have a file, or a folder and all in it, on the disk, not only in the memory of this machine."""
     for entry in [*path.rglob("*"), path]:
         descriptor = os.open(entry, os.O_RDONLY)
         try:

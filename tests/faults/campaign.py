@@ -27,7 +27,7 @@ from optuna.trial import TrialState
 from search.ledger import read_trials
 from search.run_folder import RunFolder
 from search.rungs import rung_epochs
-from tests.faults.observed_search import (
+from tests.faults.observed_trial import (
     HELD,
     OBSERVED,
     let_go_file,

@@ -20,16 +20,14 @@ from search.finals import retrain
 from search.ledger import read_trials
 from search.results import Row
 from search.run_folder import RunFolder
-from search.space import Point
-from search.trainable import TrialSetting, run_trial
-from tests.faults.observed_search import OBSERVED, observed_trial, read_epochs
+from tests.faults.observed_trial import OBSERVED, observed_trial, read_epochs
 from tests.search.nodes import Nodes, can_hide_folders, can_make_networks
+from tests.search.waiting_trial import WAITING, waiting_trial
 from tests.tiny import TINY_LEARNER, as_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TRIALS = 5
-WAITING = "waiting"
 
 
 def make_config(
@@ -72,13 +70,18 @@ class Watched:
         trials = read_trials(self.run.study_db, self._config.search.name)
         return sum(len(trial.intermediate_values) for trial in trials)
 
-    def search(self, meddle: Callable[[], None], after_epochs: int) -> list[Row]:
-        """The rows of the search; `meddle` is called once so many epochs are reported."""
+    def wait_for(self, epochs: int, nodes: int = 0) -> None:
+        """Until so many epochs are reported, and there were attempts on so many nodes."""
+        while self.epochs() < epochs or len(self.nodes()) < nodes:
+            time.sleep(0.3)  # to read the study takes a tenth of that
+
+    def search(self, meddle: Callable[[], None]) -> list[Row]:
+        """The rows of the search; `meddle` is called once it has begun."""
         met = threading.Event()
 
         def watch() -> None:
-            while not self.run.path.is_dir() or self.epochs() < after_epochs:
-                time.sleep(0.3)  # to read the study takes a tenth of that
+            while not self.run.study_db.is_file():
+                time.sleep(0.05)
             meddle()
             met.set()
 
@@ -102,15 +105,6 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def waiting_trial(point: Point, setting: TrialSetting) -> None:
-    """Says on which node it waits, beside the search's runs, and trains when it is let go."""
-    folder = setting.run.path.parent.parent / WAITING
-    (folder / ray.get_runtime_context().get_node_id()).touch()
-    while not (folder / "go").exists():
-        time.sleep(0.05)
-    run_trial(point, setting)
-
-
 def let_go(waiting: Path, nodes: int) -> None:
     """Once trials wait on so many nodes."""
     while len(list(waiting.iterdir())) < nodes:
@@ -123,7 +117,7 @@ def test_a_search_spreads_over_two_nodes(
 ) -> None:
     """No trial trains before one has come to each of them."""
     search = Watched(make_config(cluster, tmp_path, sample))
-    check_whole(search.search(lambda: let_go(waiting, nodes=2), after_epochs=0))
+    check_whole(search.search(lambda: let_go(waiting, nodes=2)))
     attempts = search.attempts()
     assert len(attempts) == TRIALS
     assert len({node for [node] in attempts.values()}) == 2
@@ -138,11 +132,10 @@ def test_a_search_of_three_nodes_ends_whole_when_one_dies_in_the_middle(
 
     def kill() -> None:
         let_go(waiting, nodes=3)
-        while len(search.nodes()) < 3 or search.epochs() < 4:
-            time.sleep(0.05)
+        search.wait_for(epochs=4, nodes=3)
         cluster.kill("third")
 
-    check_whole(search.search(kill, after_epochs=0))
+    check_whole(search.search(kill))
     attempts = search.attempts()
     assert len(search.nodes()) == 3
     moved = [nodes for nodes in attempts.values() if len(nodes) == 2]
@@ -160,7 +153,7 @@ def test_a_node_that_joins_is_used(
         cluster.join("third")
         let_go(waiting, nodes=3)
 
-    check_whole(search.search(join, after_epochs=0), epochs=1)
+    check_whole(search.search(join), epochs=1)
     assert len({node for [node] in search.attempts().values()}) == 3
 
 
@@ -191,11 +184,10 @@ def test_a_search_over_a_network_ends_whole_when_the_cable_is_cut(
 
     def cut() -> None:
         let_go(waiting, nodes=2)
-        while len(search.nodes()) < 2 or search.epochs() < 2:
-            time.sleep(0.05)
+        search.wait_for(epochs=2, nodes=2)
         networked.cut("second")
 
-    check_whole(search.search(cut, after_epochs=0))
+    check_whole(search.search(cut))
     assert len(search.nodes()) == 2
 
 
@@ -231,7 +223,12 @@ def test_nodes_that_only_share_a_uri_go_on_with_each_others_trials(
     )
     monkeypatch.setattr(driver, "run_trial", observed_trial)
     search = Watched(config)
-    check_whole(search.search(lambda: apart.kill("third"), after_epochs=4))
+
+    def kill() -> None:
+        search.wait_for(epochs=4)
+        apart.kill("third")
+
+    check_whole(search.search(kill))
     trained = Counter(read_epochs(Path(os.environ[OBSERVED])))
     assert len(trained) == TRIALS * 4
     assert sum(trained.values()) <= TRIALS * 4 + 1, (
