@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 from trashseg.averaging import WeightAverage
 from trashseg.device import RandomState
 from trashseg.errors import CheckpointError
-from trashseg.files import new_folder, sync
+from trashseg.files import new_folder, sync, sync_all
 from trashseg.optim import Schedule
 
 FULL = os.strerror(errno.ENOSPC)
@@ -94,8 +94,8 @@ def save_checkpoint(
         torch.save(state, partial / "state.pt")
         (partial / "progress.json").write_text(json.dumps(asdict(progress)))
         write_pictures(partial / "pictures")
-        sync(partial)
-    sync(folder)
+        sync_all(partial)
+    sync(folder)  # in which it was renamed
     for other in folder.glob("epoch_*"):
         if other != final:
             shutil.rmtree(other)

@@ -75,10 +75,15 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Have a file, or a folder and all in it, on the disk, not only in the memory of this machine."""
-    for entry in [*path.rglob("*"), path]:
-        descriptor = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Have a file, or the names in a folder, on the disk, not only in the memory of this machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all(folder: Path) -> None:
+    """`sync` of a folder and of everything in it."""
+    for entry in [*folder.rglob("*"), folder]:
+        sync(entry)

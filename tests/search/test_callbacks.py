@@ -41,11 +41,11 @@ class Scene:
         uri = f"sqlite:///{folder}/mlflow.db"
         self.run = RunFolder(folder / "night")
         self.run.path.mkdir(exist_ok=True)
-        self.client = MlflowClient(uri)
         self.ledger = open_ledger(self.run.study_db, CONFIG, SPACE)
         while self.ledger.proposed < 3:
             self.ledger.propose()
         self.tracker = Tracker(self.run, uri)
+        self.client = MlflowClient(uri)  # on the store that the tracker has made
         self.callback = SearchCallback(
             self.run, CONFIG, SPACE, self.ledger, self.tracker, SearchDisplay(CONFIG),
             TimeBudget(None, 9),

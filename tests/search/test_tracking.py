@@ -29,8 +29,8 @@ class Store:
         self.uri = uri
         self.run = RunFolder(folder / "night")
         self.warnings: list[str] = []
-        self.client = MlflowClient(uri)
         self.reopen()
+        self.client = MlflowClient(uri)
 
     def reopen(self) -> None:
         """As the next command does."""

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -138,6 +139,25 @@ def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
         parts.save(tmp_path, epoch)
     assert [entry.name for entry in tmp_path.iterdir()] == ["epoch_0011"]
     assert latest_checkpoint(tmp_path) == tmp_path / "epoch_0011"
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_the_name_before_the_older_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts()
+    older = parts.save(tmp_path, epoch=1)
+    synced: list[int] = []
+
+    def note(descriptor: int) -> None:
+        assert older.exists()
+        synced.append(os.fstat(descriptor).st_ino)  # which a renamed folder keeps
+
+    monkeypatch.setattr(os, "fsync", note)
+    path = parts.save(tmp_path, epoch=2)
+    *inside, checkpoint, folder = synced
+    assert sorted(inside) == sorted(entry.stat().st_ino for entry in path.iterdir())
+    assert (checkpoint, folder) == (path.stat().st_ino, tmp_path.stat().st_ino)
+    assert not older.exists()
 
 
 def test_saving_an_epoch_again_replaces_it(tmp_path: Path) -> None:
