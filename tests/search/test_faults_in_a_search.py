@@ -145,7 +145,9 @@ def test_no_weights_of_ended_trials_are_left(faulty_night: Night) -> None:
 def test_a_search_whose_trials_all_fail_ends_early_with_the_common_cause(
     sample: Path, tmp_path: Path
 ) -> None:
-    config = make_config(tmp_path, sample, "search.trials=9", "optim.decoder_lr=1e30")
+    config = make_config(
+        tmp_path, sample, "search.trials=9", "optim.decoder_lr=1e30", "search.cpus_per_trial=2"
+    )
     (tmp_path / "space.yaml").write_text("optim.decoder_lr: {choice: [1.0e+30, 2.0e+30]}\n")
     message = (
         r"night: ended early, \d of \d trials failed, \d of them like: NonFiniteError: epoch \d, "
