@@ -9,16 +9,22 @@ import pytest
 from trashseg.data.sample import write_sample
 
 ROOT = Path(__file__).parent.parent
-LONGEST = (  # files that take a minute or more
+LONGEST = (  # files that take a minute or more, and short ones after those of one or two tests
     "faults/test_faults.py",
-    "search/test_search_on_nodes.py",
+    "trashseg/test_freezing.py",  # short
     "search/test_faults_in_a_search.py",
-    "trashseg/test_rounds.py",
+    "search/test_search_on_nodes.py",
     "search/test_ablation.py",
-    "trashseg/test_train.py",
+    "trashseg/test_member.py",  # short
+    "search/test_search_end_to_end.py",
     "search/test_multinode.py",
-    "trashseg/demo/test_page_in_chromium.py",
     "search/test_serve.py",
+    "search/test_doors.py",
+    "search/test_study.py",
+    "search/test_points_differ.py",  # short
+    "trashseg/test_rounds.py",
+    "trashseg/test_train.py",
+    "trashseg/demo/test_page_in_chromium.py",
     "trashseg/test_recipes.py",
 )
 
@@ -27,7 +33,8 @@ LONGEST = (  # files that take a minute or more
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The fast tests, then the slow ones; those of a file together, on one process.
 
-    The longest files first: where files run side by side, a short one is then the last to begin.
+    The longest files first: where files run side by side, a short one is then the last to begin. But
+    pytest-xdist gives the next file to a process that has two tests left, for which it then waits.
     """
     files = [ROOT / "tests" / name for name in LONGEST]
 

@@ -17,11 +17,13 @@ from ray.cluster_utils import Cluster
 OWN_MOUNTS = ("unshare", "--mount", "--map-root-user", "--pid", "--fork", "--kill-child")
 START_SECONDS = 120.0
 # A node that is gone is missed after 3 checks half a second apart, not 5 checks 3 seconds apart; a node
-# that hears nothing of the head gives up after 10 seconds, not 60.
+# that hears nothing of the head gives up after 10 seconds, not 60, and takes 5 seconds without an answer
+# from the network for silence, not 120.
 WATCHFUL = {
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 3,
     "gcs_rpc_server_reconnect_timeout_s": 10,
+    "grpc_client_keepalive_timeout_ms": 5000,
 }
 
 
