@@ -154,10 +154,13 @@ class Shown:
 
     def __init__(self, run: RunFolder) -> None:
         arguments = ["ui", "--name", "night", "--storage", str(run.path.parent)]
+        # what a shell has in the background ignores Ctrl-C, and so would what it starts
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(
             [sys.executable, "launch.py", *arguments],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        signal.signal(signal.SIGINT, before)
         assert self.process.stdout
         lines = [self.process.stdout.readline() for _ in range(3)]
         assert lines[2] == "Ctrl-C ends both\n", (lines, self.process.communicate())
