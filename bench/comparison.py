@@ -91,7 +91,8 @@ def notes(comparisons: Sequence[Comparison]) -> str:
     lines = []
     for note, group in groupby(comparisons, key=lambda one: one.note):
         first, *others = group
-        more = f", and the {len(others)} after it" if others else ""
+        count = "one" if len(others) == 1 else len(others)
+        more = f", and the {count} after it" if others else ""
         if note:
             lines.append(f"- {first.name}{more}: {note}\n")
     return "".join(lines)
