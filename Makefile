@@ -67,7 +67,7 @@ results: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m bench
 
-# how many epochs a search needs, simulated: within an hour on 2 cores; the same command goes on after a kill
+# how many epochs a search needs, simulated: one to two hours on 2 cores; the same command goes on after a kill
 bench-search: .venv/installed
 	$(BIN)/python -m bench.search_efficiency
 
