@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.comparison import Bar, Comparison, UnequalResultsError, table
+from bench.comparison import Bar, Comparison, UnequalResultsError, notes, table
 from bench.orchestration import Orchestration, run_alone
 from bench.trial_start import starts
 
@@ -108,5 +108,4 @@ def memory(runs: Runs, trials: int) -> Comparison:
 if __name__ == "__main__":
     results = run_all() if "--all" in sys.argv else run()
     print(table(results))
-    for one in results:
-        print(f"{one.name}: {one.note}")
+    print(notes(results), end="")

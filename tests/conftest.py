@@ -9,7 +9,7 @@ import pytest
 from trashseg.data.sample import write_sample
 
 ROOT = Path(__file__).parent.parent
-LONGEST = (  # files that take a minute or more, and short ones after those of one or two tests
+FIRST = (  # files that take a minute or more, and short ones after those of one or two tests
     "faults/test_faults.py",
     "trashseg/test_freezing.py",  # short
     "search/test_faults_in_a_search.py",
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The longest files first: where files run side by side, a short one is then the last to begin. But
     pytest-xdist gives the next file to a process that has two tests left, for which it then waits.
     """
-    files = [ROOT / "tests" / name for name in LONGEST]
+    files = [ROOT / "tests" / name for name in FIRST]
 
     def is_slow(item: pytest.Item) -> bool:
         return item.get_closest_marker("slow") is not None
