@@ -30,6 +30,9 @@ ConfigFile = Annotated[
     Path | None, typer.Option(help="YAML file; what it leaves out has defaults.")
 ]
 TopK = Annotated[int, typer.Option(min=1, help="How many of the best configurations.")]
+Seeds = Annotated[
+    int, typer.Option(min=1, help="Seeds to train each of them with; those vote as one.")
+]
 Model = Annotated[Path, typer.Option(help="runs/NAME/ensemble, or a single fold's folder.")]
 
 
@@ -194,6 +197,7 @@ def retrain(
     folds: Annotated[
         int | None, typer.Option(min=1, help="Train folds 0 to FOLDS-1; all, if left out.")
     ] = None,
+    seeds: Seeds = 1,
     storage: Storage = Path("runs"),
 ) -> None:
     """Choose the best configurations on more folds, train them on every fold; what exists is kept."""
@@ -203,7 +207,7 @@ def retrain(
         from search.tables import ensemble_command
 
         run = open_run_folder(name, storage)
-        models = run_retrain(run, top_k, folds)
+        models = run_retrain(run, top_k, folds, seeds)
         typer.echo(f"{len(models)} folds are trained; next: {ensemble_command(run)}")
 
 
@@ -212,6 +216,7 @@ def ensemble(
     name: Name,
     test: Annotated[Path | None, typer.Option(help="Folder of test photos and json.")] = None,
     top_k: TopK = 2,
+    seeds: Seeds = 1,
     storage: Storage = Path("runs"),
 ) -> None:
     """Average the folds' predictions, refine them where it helps, score; trains what is missing."""
@@ -221,7 +226,7 @@ def ensemble(
         from search.tables import print_ensemble
 
         run = open_run_folder(name, storage)
-        print_ensemble(run, run_ensemble(run, top_k, test))
+        print_ensemble(run, run_ensemble(run, top_k, seeds, test))
 
 
 @app.command("tune-post")

@@ -6,7 +6,8 @@ One run holds all of it, so that nothing is trained twice:
 2. the final choice, and the best configurations on all folds;
 3. hand tuning and the best configuration with more seeds; each addition on hand tuning, with one;
 4. the ensemble, its CRF and views tuned out of fold;
-5. on the votes of hand tuning TTA and the CRF alone; among all configurations their selection.
+5. on the votes of hand tuning TTA and the CRF alone; its seeds' vote, and that of the best
+   configuration's; among all configurations their selection.
 
 runs/NAME/results.json, results.md   what came out (search/ablation_results.py, ablation_page.py)
 
@@ -24,12 +25,12 @@ from search.ablation_results import Arm, Pair, Results, measure
 from search.config import SearchConfig
 from search.display import Display
 from search.driver import check_training, run_search
-from search.finals import choose_and_train, finalist
+from search.finals import choose_and_train
 from search.ledger import HAND_TUNED
 from search.post import tune_post
 from search.results import Row, best_trials
 from search.resume import differences
-from search.retrain import plan_folds, train_folds
+from search.retrain import fold_model, is_trained, plan_folds, train_folds
 from search.run_folder import RunFolder
 from search.significance import TEST
 from search.study import load_study
@@ -42,7 +43,7 @@ from trashseg.device import local_resources
 from trashseg.errors import NonFiniteError
 from trashseg.files import write_json, write_text
 from trashseg.fold_models import FoldModel
-from trashseg.fold_scores import score_selection, score_steps
+from trashseg.fold_scores import score_selection, score_steps, score_vote
 from trashseg.member import member_scores
 
 ADDITIONS = "additions"  # configs/studies
@@ -139,7 +140,7 @@ def plan(run: RunFolder, additions: Mapping[str, TrainConfig], seeds: int) -> li
     folds = range(config.data.folds)
     [(best, best_config)] = best_trials(run, 1)
     trainings = [
-        Training(arm, seed, finalist(run, rank, trial, of_arm, (fold, seed)))
+        Training(arm, seed, fold_model(run, rank, trial, of_arm, fold, seed))
         for seed in range(config.seed, config.seed + seeds)
         for rank, (arm, trial, of_arm) in enumerate(
             [(HAND, HAND_TUNED, config), (SEARCHED, best, best_config)]
@@ -196,20 +197,33 @@ def shown(value: Any) -> str:
 
 def arms_of_votes(run: RunFolder, trainings: Sequence[Training], top_k: int) -> list[Arm]:
     """Hand tuning with TTA and with the CRF; of all configurations that are trained on every fold the
-    best one, their equal vote and their selection. With the configuration's own seed."""
+    best one, their equal vote and their selection. With the configuration's own seed; and the votes of
+    the seeds of hand tuning, and of the best configuration."""
     config, dataset = run.config, run.dataset()
     folds, resources = run.folds(dataset), local_resources()
     own = [training for training in trainings if training.seed == config.seed]
     hand = [training.model for training in own if training.variant == HAND]
     steps = score_steps(hand, config.tta, config.crf, dataset, folds, resources)
-    library = complete([*(training.model for training in own), *plan_folds(run, top_k)])
+    best = [model for model in plan_folds(run, top_k) if model.config.seed == config.seed]
+    library = complete([*(training.model for training in own), *best])
     chosen = score_selection(library, config.metric, dataset, folds, resources)
     count = len({model.candidate for model in library})
     equal = f"equal vote of {count}"
+    voters = {arm: seeds_of(trainings, arm) for arm in (HAND, SEARCHED)}
+    as_one = {
+        f"{arm}, seeds": (
+            score_vote(models, dataset, folds, resources),
+            "its trainings with all seeds vote as one",
+            HAND,
+        )
+        for arm, models in voters.items()
+        if len({model.config.seed for model in models}) > 1
+    }
     described = {
         PLAIN: (steps["plain"], "its votes as they are", None),
         "TTA": (steps["tta"], f"views {', '.join(config.tta.views)}", HAND),
         "CRF": (steps["crf"], "with the settings of the file", HAND),
+        **as_one,
         f"best of {count}": (
             chosen["best_single"],
             "the best configuration by the other folds",
@@ -230,6 +244,12 @@ def arms_of_votes(run: RunFolder, trainings: Sequence[Training], top_k: int) -> 
     ]
 
 
+def seeds_of(trainings: Sequence[Training], arm: str) -> list[FoldModel]:
+    """As one candidate: the seeds with which every fold was trained."""
+    models = complete([training.model for training in trainings if training.variant == arm])
+    return [replace(model, candidate=0) for model in models]
+
+
 def complete(models: Sequence[FoldModel]) -> list[FoldModel]:
     """The configurations of which every fold was trained, each once, numbered."""
     by_folder: dict[Path, dict[int, FoldModel]] = {}
@@ -238,7 +258,7 @@ def complete(models: Sequence[FoldModel]) -> list[FoldModel]:
     whole = [
         list(of_folds.values())
         for of_folds in by_folder.values()
-        if all(member_scores(m.folder, m.config) is not None for m in of_folds.values())
+        if all(map(is_trained, of_folds.values()))
     ]
     return [
         replace(model, candidate=number)

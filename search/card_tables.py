@@ -1,6 +1,6 @@
 """The tables of a model card (search/model_card.py)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,30 +68,30 @@ def by_class(dataset: CocoDataset, metrics: Mapping[str, Any]) -> str:
 
 def networks(manifest: Manifest, metrics: Mapping[str, Any], folds: Path) -> str:
     """A row for each trial that was offered a vote; `folds` is the run's folder of that name."""
-    trials: dict[str, list[str]] = {}  # best first
-    for name in metrics["members"]:
-        trial, _, fold = name.rpartition("/")
-        trials.setdefault(trial, []).append(fold)
-    weights = {tuple(Path(m.folder).parts[-2:]): m.weight for m in manifest.members}
+    weights = {"/".join(Path(m.folder).parts[-2:]): m.weight for m in manifest.members}
     rows = []
-    for rank, (trial, of_trial) in enumerate(trials.items()):
-        config = load_train_config(folds / trial / of_trial[0] / "config.yaml")
-        epochs = [str(metrics["members"][f"{trial}/{fold}"]["best_epoch"]) for fold in of_trial]
-        model = f"{config.model.arch} on {config.model.encoder}"
+    for rank, names in metrics["voters"].items():  # best first
+        configs = [load_train_config(folds / name / "config.yaml") for name in names]
+        config = configs[0]
         rows.append(
             [
-                trial,
-                model,
+                names[0].partition("/")[0],
+                f"{config.model.arch} on {config.model.encoder}",
                 str(config.data.image_size),
                 config.loss.name,
-                ", ".join(of_trial),
-                weight(weights.get((trial, of_trial[0]))),
-                ", ".join(epochs),
-                score(metrics["candidates"][str(rank)]["miou"]),
+                each_once(name.rpartition("/")[2] for name in names),
+                each_once(str(config.seed) for config in configs),
+                weight(weights.get(names[0])),
+                ", ".join(str(metrics["members"][name]["best_epoch"]) for name in names),
+                score(metrics["candidates"][rank]["miou"]),
             ]
         )
-    head = ["trial", "network", "size", "loss", "folds", "weight of each fold's network"]
+    head = ["trial", "network", "size", "loss", "folds", "seeds", "weight of each network"]
     return table([*head, "best epochs", "`miou` alone"], rows)
+
+
+def each_once(texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(texts))
 
 
 def weight(value: Weight | None) -> str:

@@ -17,13 +17,13 @@ from trashseg.errors import ConfigError
 from trashseg.fold_models import FoldModel
 
 
-def run_ensemble(run: RunFolder, top_k: int, test: Path | None) -> dict[str, Any]:
+def run_ensemble(run: RunFolder, top_k: int, seeds: int, test: Path | None) -> dict[str, Any]:
     """Retrain what is missing, vote, score, choose, log; returns the ensemble's metrics."""
     test_dataset = load_coco_test(test) if test else None
     dataset = run.dataset()
     check_test(dataset, test_dataset)
     with run.locked():
-        models = choose_and_train(run, top_k)
+        models = choose_and_train(run, top_k, seeds=seeds)
         proposals = Proposals(
             selection_per_class=run.config.selection_per_class,
             tta=(run.config.tta,),

@@ -4,7 +4,8 @@ The best of many trials on one fold is partly the luckiest. So before the best `
 folds, the `search.finalists` best finished ones are compared in rounds: each round trains all that are
 still in on one more fold, and after the folds with one more seed. Whoever is clearly worse than the
 `top_k`-th is out; it ends when `top_k` are left, or after `search.final_rounds` rounds. Those trainings
-are the ensemble's: for a trial that stays in, none is in vain.
+are the ensemble's: for a trial that stays in, none is in vain (a further seed votes once all folds are
+trained with it).
 
 Clearly worse is what search/significance.py calls worse. The test is made anew after each round, so in
 all a trial is put out by chance more often than its level says; it is then one of near equals.
@@ -17,10 +18,9 @@ from statistics import fmean
 
 from search.ledger import read_trials
 from search.results import Standing, finished_trials, write_results
-from search.retrain import plan_folds, train_folds
+from search.retrain import fold_model, plan_folds, train_folds
 from search.run_folder import RunFolder
 from search.significance import Scores, compare, standard_error
-from trashseg.config import TrainConfig
 from trashseg.errors import NonFiniteError
 from trashseg.files import write_json
 from trashseg.fold_models import FoldModel
@@ -31,22 +31,28 @@ Play = Callable[[Sequence[str], Pair], Mapping[str, float]]
 """Trains the named trials on a pair; the scores of those whose training did not diverge."""
 
 
-def retrain(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
+def retrain(
+    run: RunFolder, top_k: int, fold_count: int | None = None, seeds: int = 1
+) -> list[FoldModel]:
     """`choose_and_train` while no other command changes the run."""
     with run.locked():
-        return choose_and_train(run, top_k, fold_count)
+        return choose_and_train(run, top_k, fold_count, seeds)
 
 
-def choose_and_train(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
-    """Choose the `top_k` best trials, train each on folds 0..fold_count-1 (default: on all folds).
+def choose_and_train(
+    run: RunFolder, top_k: int, fold_count: int | None = None, seeds: int = 1
+) -> list[FoldModel]:
+    """Choose the `top_k` best trials, train each on folds 0..fold_count-1 (default: on all folds) with
+    `seeds` seeds.
 
-    The run must be locked. Returns where all of them lie. Raises ConfigError before anything is trained,
+    The run must be locked. Returns where all of them lie, and the folds with further seeds that the
+    choice has trained. Raises ConfigError before anything is trained,
     and the first error of a fold, after stopping the others.
     """
     plan_folds(run, top_k, fold_count)  # are there as many?
     choose(run, top_k, fold_count or run.config.data.folds)
-    models = plan_folds(run, top_k, fold_count)
-    train_folds(run, models, why=f"the best {top_k} on {len(models) // top_k} folds")
+    models = plan_folds(run, top_k, fold_count, seeds)
+    train_folds(run, models, why=f"the best {top_k}, {len(models)} folds")
     return models
 
 
@@ -63,7 +69,7 @@ def choose(run: RunFolder, top_k: int, fold_count: int) -> None:
         return
 
     def train(names: Sequence[str], pair: Pair) -> dict[str, float]:
-        models = {name: finalist(run, *finalists[name], pair) for name in names}
+        models = {name: fold_model(run, *finalists[name], *pair) for name in names}
         fold, seed = pair
         why = f"final choice, {len(names)} configurations on fold {fold} with seed {seed}"
         train_folds(run, list(models.values()), why=why, survived=(NonFiniteError,))
@@ -75,15 +81,6 @@ def choose(run: RunFolder, top_k: int, fold_count: int) -> None:
     standings = meet(list(finalists), pairs, top_k, overlap, train)
     write_json(run.finals_json, [asdict(standing) for standing in standings])
     write_results(run, read_trials(run.study_db, config.search.name), config, run.space)
-
-
-def finalist(run: RunFolder, rank: int, trial: str, config: TrainConfig, pair: Pair) -> FoldModel:
-    """The training of `trial`, of that rank in the search, on a pair; with the configuration's own seed
-    it is the ensemble's."""
-    fold, seed = pair
-    own = seed == config.seed
-    folder = run.fold(trial if own else f"{trial}_seed_{seed}", fold)
-    return FoldModel(rank, fold, folder, config.model_copy(update={"seed": seed}))
 
 
 def rounds(seed: int, folds: int) -> Iterator[Pair]:

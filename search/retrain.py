@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from search.results import best_trials
 from search.run_folder import RunFolder
 from search.tracking import Tracker
 from search.trainable import PREDECESSOR_SECONDS
+from trashseg.config import TrainConfig
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import Folds
 from trashseg.device import device_name, local_resources
@@ -52,20 +54,38 @@ def copy_of(model: FoldModel) -> str:
     return f"folds/{model.name}"
 
 
-def plan_folds(run: RunFolder, top_k: int, fold_count: int | None = None) -> list[FoldModel]:
-    """Folds 0..fold_count-1 (default: all) of the `top_k` best trials, whether they are trained or not.
+def plan_folds(
+    run: RunFolder, top_k: int, fold_count: int | None = None, seeds: int = 1
+) -> list[FoldModel]:
+    """Folds 0..fold_count-1 (default: all) of the `top_k` best trials with `seeds` seeds, whether they
+    are trained or not; and with each further seed that all of these folds are trained with already.
 
-    Raises ConfigError where there are not as many.
+    Raises ConfigError where there are not as many trials or folds.
     """
     folds = run.config.data.folds
     fold_count = folds if fold_count is None else fold_count
     if not 1 <= fold_count <= folds:
         raise ConfigError(f"--folds {fold_count}: the run has {folds} folds: ask for fewer")
-    return [
-        FoldModel(rank, fold, run.fold(trial, fold), best)
-        for rank, (trial, best) in enumerate(best_trials(run, top_k))
-        for fold in range(fold_count)
-    ]
+    planned = []
+    for rank, (trial, best) in enumerate(best_trials(run, top_k)):
+        for seed in count(best.seed):
+            of_seed = [fold_model(run, rank, trial, best, fold, seed) for fold in range(fold_count)]
+            if seed >= best.seed + seeds and not all(map(is_trained, of_seed)):
+                break
+            planned += of_seed
+    return planned
+
+
+def fold_model(
+    run: RunFolder, rank: int, trial: str, config: TrainConfig, fold: int, seed: int
+) -> FoldModel:
+    """The training of `trial`, of that rank, on a fold with a seed, whether it is there or not."""
+    name = trial if seed == config.seed else f"{trial}_seed_{seed}"
+    return FoldModel(rank, fold, run.fold(name, fold), config.model_copy(update={"seed": seed}))
+
+
+def is_trained(model: FoldModel) -> bool:
+    return member_scores(model.folder, model.config) is not None
 
 
 def train_folds(
@@ -83,7 +103,7 @@ def train_folds(
     that fold then is missing in the end.
     """
     config = run.config
-    missing = [model for model in models if member_scores(model.folder, model.config) is None]
+    missing = [model for model in models if not is_trained(model)]
     resources = _find_room(config, len(missing)) if missing else None
     with (
         Display(f"{config.search.name} folds", len(missing), "folds") as display,

@@ -92,6 +92,10 @@ def build_ensemble(
             tested = run_test(pool, members, decided, test, partial, resources, on_photo)
         metrics = {
             **describe(decided, dataset.classes),
+            "voters": {
+                str(rank): [model.name for model in models]
+                for rank, models in enumerate(candidates)
+            },
             "test": tested,
             "members": {model.name: member_scores(model.folder, model.config) for model in models},
         }
@@ -122,7 +126,7 @@ def decide_all(evidence: Evidence, proposals: Proposals, metric: str, on_step: O
 
 
 def weights_of(candidates: Sequence[Sequence[FoldModel]], weights: Weights) -> dict[Path, Weight]:
-    """Folders of the members that have a weight; a candidate's is shared out among its folds."""
+    """Folders of the members that have a weight; a candidate's is shared out among its members."""
     return {
         model.folder: split(weight, len(models))
         for models, weight in zip(candidates, weights, strict=True)

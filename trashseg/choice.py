@@ -15,7 +15,8 @@ class Choice:
     """How an ensemble predicts. Equal choices give equal masks."""
 
     weights: Weights
-    """Of each candidate (a configuration with its folds), sum 1, perhaps by class; 0 leaves it out."""
+    """Of each candidate (a configuration with its folds and seeds), sum 1, perhaps by class; 0 leaves it
+    out."""
     tta: TtaConfig = PLAIN_TTA
     crf: CrfConfig | None = None
 

@@ -4,7 +4,7 @@ From masks and votes on disk, out of fold; nothing is asked of a network. No tor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -59,11 +59,10 @@ def votes_of(ensemble: Path, manifest: Manifest, dataset: CocoDataset, folds: Fo
     for photo, fold in zip(dataset.photos, folds.fold_of.tolist(), strict=True):
         members = by_fold.get(fold, [])
         if members:
-            folders = tuple(folder for folder, _ in members)
+            folders = [folder for folder, _ in members]
             weights = rescaled([weight for _, weight in members])
-            found.append(
-                Vote(Ballot(photo, fold, folders, 0), weights, on_disk(views, folders, photo))
-            )
+            ballot = Ballot(photo, fold, tuple((folder,) for folder in folders), 0)
+            found.append(Vote(ballot, weights, on_disk(views, folders, photo)))
     return found
 
 
@@ -87,7 +86,7 @@ def score_photo(vote: Vote, chosen: Path, other: Path, classes: int) -> PhotoSco
     truth = rasterize(photo)
     masks = [read_mask(folder, photo) for folder in (chosen, other)]
     iou = [mean_iou(count_pixels(truth[None], mask[None], classes)[0]) for mask in masks]
-    spoken = [read_oof(member, photo) for member in vote.ballot.members]
+    spoken = [read_oof(member, photo) for (member,) in vote.ballot.candidates]
     size = max(each.shape[-1] for each in spoken)
     decided = np.stack([at_size(each, size).argmax(axis=0) for each in spoken])  # (M, S, S)
     return PhotoScores(
@@ -101,8 +100,8 @@ def score_photo(vote: Vote, chosen: Path, other: Path, classes: int) -> PhotoSco
 def probability(vote: Vote) -> NDArray[np.float32]:
     """(S, S): that of the likeliest class of each pixel, at the network's size, before any CRF."""
     ballot = vote.ballot
-    size = max(read_oof(member, ballot.photo).shape[-1] for member in ballot.members)
-    sized = Ballot(ballot.photo, ballot.fold, ballot.members, size)
+    size = max(read_oof(member, ballot.photo).shape[-1] for (member,) in ballot.candidates)
+    sized = replace(ballot, size=size)
     return np.asarray(read_vote(sized, vote.weights, vote.views).max(axis=0))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -82,7 +83,7 @@ def draw_sample(
 ) -> PixelSample:
     """The same pixels of every candidate and view, drawn by the photo's id; as many of each photo as fit
     `budget` bytes and `SAMPLE_PIXELS`, at least one."""
-    candidates = len(ballots[0].members)
+    candidates = len(ballots[0].candidates)
     a_pixel = len(ballots) * candidates * len(views) * classes * 2  # float16
     fit = min(budget // a_pixel, SAMPLE_PIXELS // len(ballots))
     pixels = int(np.clip(fit, 1, ballots[0].size ** 2))  # all ballots are of one size
@@ -104,13 +105,13 @@ def sample_photo(
     mask = cv2.resize(
         rasterize(ballot.photo), (size, size), interpolation=cv2.INTER_NEAREST_EXACT
     )  # as the cache does
-    votes = [
-        [
-            at_size(read_oof(member, ballot.photo, view), size).reshape(-1, size * size)[:, drawn]
-            for view in views
-        ]
-        for member in ballot.members
-    ]
+
+    def vote(members: Sequence[Path], view: str) -> NDArray[np.float32]:
+        spoken = (at_size(read_oof(member, ballot.photo, view), size) for member in members)
+        drawn_of = [planes.reshape(-1, size * size)[:, drawn] for planes in spoken]
+        return np.asarray(np.mean(drawn_of, axis=0))
+
+    votes = [[vote(members, view) for view in views] for members in ballot.candidates]
     return np.asarray(votes, dtype=np.float16), np.asarray(mask, dtype=np.uint8).ravel()[drawn]
 
 

@@ -17,7 +17,8 @@ from trashseg.views import View
 
 @dataclass(frozen=True)
 class FoldModel:
-    """Where a trained fold lies: configuration `candidate` (its rank), trained without `fold`."""
+    """Where a trained fold lies: configuration `candidate` (its rank), trained without `fold`, with the
+    seed of `config`."""
 
     candidate: int
     fold: int
@@ -31,19 +32,30 @@ class FoldModel:
 
 
 def by_candidate(models: Sequence[FoldModel]) -> list[list[FoldModel]]:
-    """The folds of each candidate, best candidate first. CheckpointError where they are not the same
-    folds for all: their votes could not be compared."""
+    """The folds of each candidate with each of its seeds, best candidate first. CheckpointError where
+    they are not the same folds for all: their votes could not be compared."""
+    _check_folds(models)
     ranks = sorted({model.candidate for model in models})
-    groups = [
-        sorted((m for m in models if m.candidate == rank), key=lambda m: m.fold) for rank in ranks
+    return [
+        sorted(
+            (model for model in models if model.candidate == rank),
+            key=lambda model: (model.config.seed, model.fold),
+        )
+        for rank in ranks
     ]
-    for group in groups[1:]:
-        if [model.fold for model in group] != [model.fold for model in groups[0]]:
+
+
+def _check_folds(models: Sequence[FoldModel]) -> None:
+    folds_of: dict[Path, set[int]] = {}
+    for model in sorted(models, key=lambda model: model.candidate):
+        folds_of.setdefault(model.folder.parent, set()).add(model.fold)
+    (first, folds), *others = folds_of.items()
+    for other, of_other in others:
+        if of_other != folds:
             raise CheckpointError(
-                f"{group[0].folder.parent}: is trained on other folds than "
-                f"{groups[0][0].folder.parent}: train both on the same with launch.py retrain"
+                f"{other}: is trained on other folds than {first}: train both on the same with "
+                "launch.py retrain"
             )
-    return groups
 
 
 def ballots_of(
@@ -52,8 +64,10 @@ def ballots_of(
     """Each photo that was in the validation fold of a model of each candidate, with those models."""
     size = max(models[0].config.data.image_size for models in candidates)
     voters = {
-        models[0].fold: tuple(model.folder for model in models)
-        for models in zip(*candidates, strict=True)
+        fold: tuple(
+            tuple(model.folder for model in models if model.fold == fold) for models in candidates
+        )
+        for fold in {model.fold for model in candidates[0]}
     }
     return [
         Ballot(photo, fold, voters[fold], size)

@@ -50,6 +50,17 @@ def score_steps(
         }
 
 
+def score_vote(
+    models: Sequence[FoldModel], dataset: CocoDataset, folds: Folds, resources: Resources
+) -> FoldScores:
+    """Of all models, one configuration's folds and seeds, with equal weights."""
+    ballots = ballots_of(by_candidate(models), dataset, folds)
+    with cpu_pool(resources.cpus) as pool:
+        evidence = gather(pool, ballots, [PLAIN.name], len(dataset.classes))
+        counts = count_by_fold(evidence, always(equal_vote(1)))
+        return score_folds(counts, dataset.classes)
+
+
 def score_selection(
     models: Sequence[FoldModel],
     metric: str,

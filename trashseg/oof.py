@@ -10,6 +10,7 @@ No torch here: worker processes that should start fast read them.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -45,28 +46,29 @@ def read_oof(folder: Path, photo: Photo, view: str = PLAIN.name) -> NDArray[np.f
 
 @dataclass(frozen=True)
 class Ballot:
-    """A photo and the members that may vote on it: one of each candidate, none trained on it."""
+    """A photo and the members that may vote on it, none trained on it."""
 
     photo: Photo
     fold: int
-    members: tuple[Path, ...]
+    candidates: tuple[tuple[Path, ...], ...]
+    """The members of each candidate, one for each seed: they vote as one, with their mean."""
     size: int
     """Side in pixels of the largest member's votes; the others' are enlarged to it."""
 
 
 def read_vote(ballot: Ballot, weights: Weights, views: Sequence[str]) -> NDArray[np.float32]:
-    """(C, S, S): the weighted mean of the members' votes, each the mean of its views.
+    """(C, S, S): the weighted mean of the candidates' votes, each the mean of its members and views.
 
-    `weights` are of each member; what has none is not read. Sums over C are 1, also where classes have
-    weights of their own.
+    `weights` are of each candidate; what has none is not read. Sums over C are 1, also where classes
+    have weights of their own.
     """
     total: NDArray[np.float32] | None = None
-    for weight, member in zip(weights, ballot.members, strict=True):
-        for view in views if is_heard(weight) else ():
+    for weight, members in zip(weights, ballot.candidates, strict=True):
+        for member, view in product(members, views) if is_heard(weight) else ():
             vote = at_size(read_oof(member, ballot.photo, view), ballot.size)
-            vote *= factors(weight, len(views))[:, None, None]
+            vote *= factors(weight, len(members) * len(views))[:, None, None]
             total = vote if total is None else np.add(total, vote, out=total)
-    assert total is not None, "some member has a weight"
+    assert total is not None, "some candidate has a weight"
     return to_probabilities(total) if is_by_class(weights) else total
 
 

@@ -44,9 +44,9 @@ def split(weight: Weight, parts: int) -> Weight:
     return weight / parts
 
 
-def factors(weight: Weight, views: int) -> NDArray[np.float32]:
-    """What the votes in each of so many views are multiplied with: (C,) by class, (1,) for all."""
-    return np.atleast_1d(split(weight, views)).astype(np.float32)
+def factors(weight: Weight, parts: int) -> NDArray[np.float32]:
+    """What each of so many votes is multiplied with: (C,) by class, (1,) for all."""
+    return np.atleast_1d(split(weight, parts)).astype(np.float32)
 
 
 def to_probabilities(votes: NDArray[np.float32]) -> NDArray[np.float32]:

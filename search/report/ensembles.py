@@ -41,7 +41,7 @@ class EnsembleFacts:
     members: Mapping[str, Any]
     """By "TRIAL/FOLD", on that fold's photos."""
     candidates: Mapping[str, Any]
-    """By trial: the votes of its folds alone."""
+    """By trial: the votes of its folds and seeds alone."""
     steps: tuple[StepFacts, ...]
     confusion: tuple[tuple[int, ...], ...]
     """Pixels by truth (rows) and chosen prediction, out of fold."""
@@ -60,7 +60,7 @@ def read_ensemble(
         return None
     metrics = json.loads(file.read_text())
     classes, confusion = read_confusion(run)
-    trials = list(dict.fromkeys(name.partition("/")[0] for name in metrics["members"]))
+    trials = [names[0].partition("/")[0] for names in metrics["voters"].values()]
     nested = {
         (int(fold), config.seed): float(scores[config.metric])
         for fold, scores in metrics["nested_by_fold"].items()

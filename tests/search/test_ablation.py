@@ -200,10 +200,13 @@ def test_hand_tuning_search_and_additions_are_trained_once_and_compared(
         **{HAND: 4, SEARCHED: 4},
         **dict.fromkeys(load_study("additions").variants.keys() - {"hand"}, 2),
         **{"hand tuning, one seed": 2, "TTA": 2, "CRF": 2},
+        **{f"{HAND}, seeds": 2, f"{SEARCHED}, seeds": 2},
         **{f"{what} of {count_of(results)}": 2 for what in ("best", "equal vote", "selection")},
         TOGETHER: 2,
     }
     check_numbers(run.path, results)
+    voters = json.loads((run.ensemble / "metrics.json").read_text())["voters"]["0"]
+    assert len(voters) == 4, "both seeds of the best configuration vote, on both folds"
     client = MlflowClient(config.search.tracking_uri)
     logged = {file.path for file in client.list_artifacts(run.mlflow_ids()["results"])}
     assert logged == {"results.md", "results.json"}

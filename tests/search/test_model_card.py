@@ -115,8 +115,8 @@ def test_members_and_steps_are_those_of_the_manifest_and_of_the_report(run: RunF
     card = card_of(run)
     model = "fpn on timm-tf_efficientnet_lite0"
     assert rows(card, "## Networks") == {
-        "trial_000": [model, "32", "cross_entropy", "0, 1", "0.3125", "3, 2", "0.2999"],
-        "trial_001": [model, "64", "cross_entropy", "0, 1", "0.1875", "1, 3", "0.2888"],
+        "trial_000": [model, "32", "cross_entropy", "0, 1", "0", "0.3125", "3, 2", "0.2999"],
+        "trial_001": [model, "64", "cross_entropy", "0, 1", "0", "0.1875", "1, 3", "0.2888"],
     }
     steps = rows(card, "Each step was kept")
     assert steps == {"crf": ["0.3111", "0.3555", "0.0444", "0.0123", "yes"]}
@@ -134,8 +134,8 @@ def test_weights_by_class_and_trials_without_a_vote_are_told(run: RunFolder) -> 
     write_yaml(file, {**tree, "chosen": "soft_vote"})
     card = card_of(run)
     table = rows(card, "## Networks")
-    assert table["trial_000"][4] == "0.2500 to 0.5000, by class"
-    assert table["trial_001"][4] == "has no vote"
+    assert table["trial_000"][5] == "0.2500 to 0.5000, by class"
+    assert table["trial_001"][5] == "has no vote"
     assert "No CRF refines the mean: it did not help." in card
 
 

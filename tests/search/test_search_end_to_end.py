@@ -28,6 +28,7 @@ from search.driver import run_search
 from search.ensemble import run_ensemble
 from search.finals import retrain
 from search.results import Row, read_standings
+from search.retrain import is_trained, plan_folds
 from search.run_folder import RunFolder
 from tests.chromium import CHROMIUM, NOT_INSTALLED
 from tests.search.report.pages import look_at, read_embedded
@@ -293,7 +294,7 @@ def ensembled(searched: Searched) -> dict[str, Any]:
     ]  # fmt: skip
     before = [written(model.folder) for model in models]
     assert retrain(searched.run, top_k=1, fold_count=2) == models
-    metrics = run_ensemble(searched.run, top_k=2, test=None)
+    metrics = run_ensemble(searched.run, top_k=2, seeds=1, test=None)
     return {"before": before, "after": [written(m.folder) for m in models], "metrics": metrics}
 
 
@@ -504,6 +505,23 @@ def test_every_figure_is_a_png_too(searched: Searched, reported: Reported) -> No
 
 
 # --- at the end --------------------------------------------------------------------------------
+
+
+def test_with_a_further_seed_only_what_is_missing_is_trained(searched: Searched) -> None:
+    own = retrain(searched.run, top_k=1, fold_count=1)
+    before = [written(model.folder) for model in own]
+    models = retrain(searched.run, top_k=1, fold_count=1, seeds=2)
+    assert [(model.config.seed, model.fold) for model in models] == [
+        (own[0].config.seed, 0), (own[0].config.seed + 1, 0)
+    ]  # fmt: skip
+    assert models[1].name == f"{own[0].name.removesuffix('/0')}_seed_{models[1].config.seed}/0"
+    assert [written(model.folder) for model in own] == before
+    assert is_trained(models[1])
+    found = plan_folds(searched.run, top_k=1, fold_count=1)
+    assert found == models, "a seed that is there votes without being asked for"
+    assert {model.config.seed for model in plan_folds(searched.run, top_k=1)} == {
+        own[0].config.seed
+    }, "on all folds it is not there"
 
 
 def test_asking_for_more_than_the_search_left_is_refused(searched: Searched) -> None:

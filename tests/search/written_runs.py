@@ -75,6 +75,9 @@ def metrics_of(dataset: CocoDataset, nested: float) -> dict[str, Any]:
         "chosen": "soft_vote_crf",
         "steps": [STEP],
         "candidates": {"0": scores(dataset, 0.2999), "1": scores(dataset, 0.2888)},
+        "voters": {
+            str(rank): [f"{trial}/{fold}" for fold in range(2)] for rank, trial in enumerate(WEIGHT)
+        },
         "test": None,
         "members": {
             name: {**scores(dataset, 0.1 + epoch / 1000), "best_epoch": epoch}

@@ -58,7 +58,9 @@ def test_each_photo_is_voted_on_by_the_members_of_its_fold(
     assert len(votes) == 20
     for vote in votes:
         fold = str(vote.ballot.fold)
-        assert vote.ballot.members == (tmp_path / "0" / fold, tmp_path / "1" / fold)
+        assert vote.ballot.candidates == (
+            (tmp_path / "0" / fold,), (tmp_path / "1" / fold,)
+        )  # fmt: skip
         assert vote.weights == pytest.approx((0.75, 0.25))
 
 

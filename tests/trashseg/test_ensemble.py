@@ -274,7 +274,7 @@ def test_metrics_json_has_out_of_fold_test_member_and_candidate_scores(built: Pa
     metrics = _metrics(built)
     assert set(metrics) == {
         *("oof", "test", "chosen", "members", "candidates"),
-        *("nested", "nested_by_fold", "steps"),
+        *("nested", "nested_by_fold", "steps", "voters"),
     }
     assert metrics["nested"]["images"] == 20
     assert [step["step"] for step in metrics["steps"]] == ["selection", "tta", "crf"]

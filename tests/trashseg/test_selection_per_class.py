@@ -248,7 +248,9 @@ def test_a_vote_by_class_is_the_sum_of_each_class_by_its_own_weights_over_their_
     first = np.linspace(0, 1, 12)
     weights = (tuple(first.tolist()), tuple((1 - first).tolist()))
     ballot = ballots_of(by_candidate(specialists), dataset, folds)[0]
-    most, one = (read_oof(member, ballot.photo).astype(np.float64) for member in ballot.members)
+    most, one = (
+        read_oof(member, ballot.photo).astype(np.float64) for (member,) in ballot.candidates
+    )
     expected = first[:, None, None] * most + (1 - first)[:, None, None] * one
     expected /= expected.sum(axis=0)
     got = read_vote(ballot, weights, [PLAIN_VIEW])
