@@ -46,15 +46,15 @@ def by_candidate(models: Sequence[FoldModel]) -> list[list[FoldModel]]:
 
 
 def _check_folds(models: Sequence[FoldModel]) -> None:
-    folds_of: dict[Path, set[int]] = {}
-    for model in sorted(models, key=lambda model: model.candidate):
-        folds_of.setdefault(model.folder.parent, set()).add(model.fold)
-    (first, folds), *others = folds_of.items()
-    for other, of_other in others:
-        if of_other != folds:
+    trainings: dict[tuple[int, int], list[FoldModel]] = {}
+    for model in sorted(models, key=lambda model: (model.candidate, model.config.seed)):
+        trainings.setdefault((model.candidate, model.config.seed), []).append(model)
+    first, *others = trainings.values()
+    for other in others:
+        if {model.fold for model in other} != {model.fold for model in first}:
             raise CheckpointError(
-                f"{other}: is trained on other folds than {first}: train both on the same with "
-                "launch.py retrain"
+                f"{other[0].folder.parent}: is trained on other folds than "
+                f"{first[0].folder.parent}: train both on the same with launch.py retrain"
             )
 
 

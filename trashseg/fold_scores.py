@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from trashseg.choice import Choice, Proposals, equal_vote
+from trashseg.choice import Choice, Proposals, equal_vote, single
 from trashseg.config import CrfConfig, TtaConfig
 from trashseg.counts import Counts
 from trashseg.data.coco import CocoDataset
@@ -15,7 +15,7 @@ from trashseg.device import Resources
 from trashseg.fold_models import FoldModel, ballots_of, by_candidate, keep_missing_views
 from trashseg.masks import cpu_pool
 from trashseg.metrics import Scores, scores_of
-from trashseg.postprocess import Pick, Positions, best_single, count_by_fold, gather, weigher
+from trashseg.postprocess import Pick, Positions, count_by_fold, gather, picker, weigher
 from trashseg.views import PLAIN
 
 
@@ -75,11 +75,9 @@ def score_selection(
     with cpu_pool(resources.cpus) as pool:
         evidence = gather(pool, ballots, [PLAIN.name], len(dataset.classes))
 
-        def best(photos: Positions) -> Choice:
-            return best_single(evidence, metric, photos)
-
+        alone = [single(rank, len(candidates)) for rank in range(len(candidates))]
         picks = {
-            "best_single": best,
+            "best_single": picker(alone, evidence.sampled, metric),
             "equal_vote": always(equal_vote(len(candidates))),
             "selection": weigher(evidence, metric),
         }

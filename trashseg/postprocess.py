@@ -1,9 +1,9 @@
 """What is done with the votes, decided out of fold: a step stays only if it helps by more than noise.
 
-The steps, each on top of what was kept before it: from the best single candidate to weights of several
-(selection), from these to weights of each class (selection per class, where asked for), from the plain
-view to several (tta), from the vote to the refined vote (crf). Whatever a step's parameters are picked
-on, its gain is measured on photos that they were not picked on.
+The steps, each on top of what was kept before it: from the first candidate, the best by the final choice
+(search/finals.py), to weights of all (selection), from these to weights of each class (selection per
+class, where asked for), from the plain view to several (tta), from the vote to the refined vote (crf).
+Whatever a step's parameters are picked on, its gain is measured on photos that they were not picked on.
 
 Nested: the score that is quoted for a fold's photos is that of choices made on the other folds; what is
 deployed is chosen on all of them.
@@ -27,6 +27,7 @@ from trashseg.weighting import Weights
 
 PARTS = 5  # a step is picked on four of them and measured on the fifth, in turn
 SEED = 0
+FIRST = 0  # candidates come best first
 Positions = NDArray[np.int64]
 CountsOf = Callable[[Choice, Positions], Counts]
 Pick = Callable[[Positions], Choice]
@@ -139,7 +140,7 @@ def decide(
     few = subset(photos, len(evidence.fold_of), proposals.crf_photos)
     crf_on = photos if thorough else few
     sampled, full = evidence.sampled, evidence.full.counts
-    kept = best_single(evidence, metric, photos)
+    kept = single(FIRST, evidence.sample.candidates)
     steps = [take("selection", kept, weigher(evidence, metric), sampled, metric, photos, photos)]
     kept = steps[-1].after
     if proposals.selection_per_class:
@@ -187,12 +188,6 @@ def take(
 
 
 # --- what is picked ----------------------------------------------------------------------------
-
-
-def best_single(evidence: Evidence, metric: str, photos: Positions) -> Choice:
-    candidates = evidence.sample.candidates
-    options = [single(candidate, candidates) for candidate in range(candidates)]
-    return picker(options, evidence.sampled, metric)(photos)
 
 
 def weigher(evidence: Evidence, metric: str) -> Pick:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.trashseg.written_votes import (
+    Labels,
     blind,
     decided,
     drawn_elsewhere,
@@ -23,12 +24,13 @@ from tests.trashseg.written_votes import (
 )
 from trashseg.choice import Choice, Proposals, equal_vote, single
 from trashseg.config import CrfConfig, TtaConfig
-from trashseg.data.coco import CocoDataset, load_coco, rasterize
+from trashseg.data.coco import CocoDataset, Photo, load_coco, rasterize
 from trashseg.data.folds import Folds, stratify
 from trashseg.evidence import PixelSample, draw_sample
 from trashseg.fold_models import ballots_of, by_candidate
 from trashseg.masks import out_of_fold_masks
 from trashseg.metrics import mean_iou
+from trashseg.noise import score
 from trashseg.postprocess import (
     Decision,
     decide,
@@ -88,14 +90,46 @@ def test_a_candidate_that_adds_nothing_is_left_out(
     tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
 ) -> None:
     models = [
+        *write_votes(tmp_path, 0, dataset, folds, truth),
+        *write_votes(tmp_path, 1, dataset, folds, shifted),
+    ]
+    decision = decided(gather(pool, models, dataset, folds), Proposals(crf=()))
+    assert decision.choice == single(0, 2)
+    assert (
+        step(decision, "selection").describe()["why"].startswith("nothing was found that differs")
+    )
+
+
+def test_a_first_candidate_that_is_clearly_worse_is_left_out(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    models = [
         *write_votes(tmp_path, 0, dataset, folds, shifted),
         *write_votes(tmp_path, 1, dataset, folds, truth),
     ]
     decision = decided(gather(pool, models, dataset, folds), Proposals(crf=()))
+    assert step(decision, "selection").kept
     assert decision.choice == single(1, 2)
-    assert (
-        step(decision, "selection").describe()["why"].startswith("nothing was found that differs")
-    )
+
+
+def test_the_first_candidate_stays_where_the_second_is_better_on_one_photo_alone(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    first, lucky = noisy(0.2), dataset.photos[0]
+
+    def second(photo: Photo) -> Labels:
+        return truth(photo) if photo == lucky else first(photo)
+
+    models = [
+        *write_votes(tmp_path, 0, dataset, folds, first),
+        *write_votes(tmp_path, 1, dataset, folds, second),
+    ]
+    evidence = gather(pool, models, dataset, folds)
+    decision = decided(evidence, Proposals(crf=()))
+    alone = [score(evidence.sample.counts(single(rank, 2)), "miou") for rank in (0, 1)]
+    assert alone[1] > alone[0]
+    assert not step(decision, "selection").kept
+    assert decision.choice == single(0, 2)
 
 
 def test_of_candidates_that_are_equally_good_one_votes(
