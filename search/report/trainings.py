@@ -19,7 +19,7 @@ from search.results import Standing
 from search.run_folder import RunFolder
 from search.significance import Comparison, Scores, compare, standard_error
 
-WITH_SEED = re.compile(r"(trial_\d+)_seed_(\d+)")  # folders of search/finals.py
+WITH_SEED = re.compile(r"(trial_\d+)_seed_(\d+)")  # folders of search/retrain.py
 
 
 @dataclass(frozen=True)
