@@ -46,8 +46,8 @@ def choose_and_train(
     `seeds` seeds.
 
     The run must be locked. Returns where all of them lie, and the folds with further seeds that the
-    choice has trained. Raises ConfigError before anything is trained,
-    and the first error of a fold, after stopping the others.
+    choice has trained. Raises ConfigError before anything is trained, and the first error of a fold,
+    after stopping the others.
     """
     plan_folds(run, top_k, fold_count)  # are there as many?
     choose(run, top_k, fold_count or run.config.data.folds)

@@ -1,12 +1,27 @@
 """What several tests of this package share."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.trashseg.trained_folds import Trained, train_tiny
+from trashseg.data.coco import CocoDataset, load_coco
 
 
 @pytest.fixture(scope="session")
 def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train_tiny(sample, tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def dataset(sample: Path) -> CocoDataset:
+    return load_coco(sample)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Draws arguments exactly as the process pool does."""
+    with ThreadPoolExecutor(1) as threads:
+        yield threads

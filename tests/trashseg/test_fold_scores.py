@@ -8,18 +8,13 @@ import pytest
 
 from tests.trashseg.written_votes import blind, noisy, shifted, truth, write_votes
 from trashseg.config import CrfConfig, TtaConfig
-from trashseg.data.coco import CocoDataset, load_coco
+from trashseg.data.coco import CocoDataset
 from trashseg.data.folds import Folds, stratify
 from trashseg.device import Resources, local_resources
 from trashseg.fold_scores import FoldScores, score_folds, score_selection, score_steps
 
 PLAIN = TtaConfig()
 CRF = CrfConfig()
-
-
-@pytest.fixture(scope="module")
-def dataset(sample: Path) -> CocoDataset:
-    return load_coco(sample)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """What is done with votes: each step kept or not on votes whose worth is known, and nothing leaks."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from tests.trashseg.written_votes import (
 )
 from trashseg.choice import Choice, Proposals, equal_vote, single
 from trashseg.config import CrfConfig, TtaConfig
-from trashseg.data.coco import CocoDataset, Photo, load_coco, rasterize
+from trashseg.data.coco import CocoDataset, Photo, rasterize
 from trashseg.data.folds import Folds, stratify
 from trashseg.evidence import PixelSample, draw_sample
 from trashseg.fold_models import ballots_of, by_candidate
@@ -48,19 +47,8 @@ both_metrics = pytest.mark.parametrize("metric", ["miou", "miou_image"])
 
 
 @pytest.fixture(scope="module")
-def dataset(sample: Path) -> CocoDataset:
-    return load_coco(sample)
-
-
-@pytest.fixture(scope="module")
 def folds(dataset: CocoDataset) -> Folds:
     return stratify(dataset, 4, 0)
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as threads:  # draws arguments exactly as the process pool does
-        yield threads
 
 
 # --- selection ---------------------------------------------------------------------------------

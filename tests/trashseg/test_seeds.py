@@ -1,7 +1,6 @@
 """A configuration that was trained with several seeds votes with the mean of them all."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from trashseg.assemble import build_ensemble
 from trashseg.choice import Proposals, equal_vote, single
 from trashseg.config import CrfConfig
 from trashseg.config_file import write_yaml
-from trashseg.data.coco import CocoDataset, load_coco
+from trashseg.data.coco import CocoDataset
 from trashseg.data.folds import Folds, stratify
 from trashseg.device import Resources
 from trashseg.errors import CheckpointError
@@ -28,19 +27,8 @@ CPU = Resources(1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def dataset(sample: Path) -> CocoDataset:
-    return load_coco(sample)
-
-
-@pytest.fixture(scope="module")
 def folds(dataset: CocoDataset) -> Folds:
     return stratify(dataset, 2, 0)
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as threads:
-        yield threads
 
 
 @pytest.fixture

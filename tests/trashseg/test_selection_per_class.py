@@ -3,7 +3,7 @@ same votes wherever they are counted, from the evidence to the ensemble at work.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from trashseg.choice import Choice, Proposals, single
 from trashseg.config import CrfConfig, TtaConfig
 from trashseg.config_file import read_yaml, write_yaml
 from trashseg.counts import Counts
-from trashseg.data.coco import CocoDataset, load_coco, rasterize, read_photo
+from trashseg.data.coco import CocoDataset, rasterize, read_photo
 from trashseg.data.folds import Folds, stratify
 from trashseg.device import Resources
 from trashseg.ensemble import load_ensemble, predict_photos, vote
@@ -69,19 +69,8 @@ EACH_ITS_OWN: Weights = (
 
 
 @pytest.fixture(scope="module")
-def dataset(sample: Path) -> CocoDataset:
-    return load_coco(sample)
-
-
-@pytest.fixture(scope="module")
 def folds(dataset: CocoDataset) -> Folds:
     return stratify(dataset, 4, 0)
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as threads:
-        yield threads
 
 
 @pytest.fixture
