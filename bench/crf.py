@@ -17,7 +17,7 @@ from bench.crf_scenes import WAYS, Scene, background, difference, disagree, read
 from bench.photos import bench_photos, work_folder
 from bench.timing import seconds_in_turn
 from trashseg.config import CrfConfig, TrainConfig
-from trashseg.crf.on_device import refine_tensors
+from trashseg.crf.on_gpu import refine_tensors
 from trashseg.data.cache import listing_key
 from trashseg.data.coco import CocoDataset
 from trashseg.data.folds import make_folds
@@ -111,14 +111,14 @@ def compare_throughput(pool: ProcessPoolExecutor, scenes: Sequence[Scene]) -> li
 def compare_gpu(scenes: Sequence[Scene]) -> Comparison:
     name, unit, bar = "crf: a photo on a GPU", "ms", Bar("<=", 5)
     if not torch.cuda.is_available():
-        return Comparison(name, unit, bar, note="there is no GPU; backend torch")
+        return Comparison(name, unit, bar, note="no GPU is at hand; backend gpu")
     taken = []
     for scene in scenes:
         probabilities, image = (torch.from_numpy(array).cuda() for array in read(scene))
         refine = partial(refine_tensors, probabilities, image, CrfConfig())
         check(*difference(refine().cpu().numpy(), WAYS["pydensecrf"](*read(scene))))
         taken += [_seconds_on_gpu(refine) for _ in range(GPU_ROUNDS)]
-    note = "512x512 pixels, which are on the GPU already, as the result is; backend torch"
+    note = "512x512 pixels, which are on the GPU already, as the result is; backend gpu"
     return Comparison(name, unit, bar, 1e3 * statistics.median(taken), note=note)
 
 

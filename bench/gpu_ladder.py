@@ -28,7 +28,7 @@ RUNGS: dict[str, tuple[str, ...]] = {  # settings as of --set
     "bf16 and channels_last": BEST,
     "bf16, channels_last and compile": (*BEST, "compile=true"),
 }
-TOP = list(RUNGS)[-1]
+SHARED, TOP = list(RUNGS)[-2:]  # without compiling, which each trial would do for itself
 PACKED = (1, 2, 4, 8)
 NO_GPU = "no GPU is at hand"
 CLOSE = 0.05  # relative, of the first step's loss: bfloat16 has 8 bits
@@ -54,9 +54,9 @@ def run() -> list[Comparison]:
         write_sample(Path(folder) / "sample", images=PHOTOS, size=SIZE, seed=0)
         results = []
         for recipe in RECIPES:
-            results += ladder(recipe, *climb(Path(folder), recipe))
-            together = {n: measure(Path(folder), recipe, "ours", BEST, n) for n in PACKED}
-            results += packed(recipe, together)
+            bare, rungs = climb(Path(folder), recipe)
+            results += ladder(recipe, bare, rungs)
+            results += packed(recipe, {1: [rungs[SHARED]], **pack(Path(folder), recipe)})
         return results
 
 
@@ -120,6 +120,11 @@ def climb(root: Path, recipe: str) -> tuple[Measured, dict[str, Measured]]:
                 f"{bare.first_loss:.4g} in the bare fp32 loop"
             )
     return bare, rungs
+
+
+def pack(root: Path, recipe: str) -> dict[int, list[Measured]]:
+    """Several trainings at once, by their number."""
+    return {n: measure(root, recipe, "ours", RUNGS[SHARED], n) for n in PACKED if n > 1}
 
 
 def measure(

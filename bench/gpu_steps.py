@@ -28,7 +28,7 @@ from trashseg.train import build_trainer
 
 RECIPES = Path(__file__).parent.parent / "configs" / "recipes"
 WARM_UP = 3  # epochs: kernels are chosen or compiled, memory is claimed
-SECONDS = 8.0
+SECONDS = 4.0
 
 
 def main(sample: Path, recipe: str, way: str, share: float, settings: Sequence[str]) -> None:

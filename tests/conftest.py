@@ -5,8 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from trashseg.data.sample import write_sample
+
+if (
+    not torch.cuda.is_available()
+):  # Triton reads it when it is imported: its kernels then run in numpy
+    os.environ["TRITON_INTERPRET"] = "1"
 
 ROOT = Path(__file__).parent.parent
 FIRST = (  # files that take a minute or more, and short ones after those of one or two tests

@@ -4,6 +4,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.trashseg.interpreted_kernels import (  # noqa: F401
+    is_interpreted,
+    large_programs,
+    with_few_iterations,
+)
 from trashseg.config import CrfBackend, CrfConfig
 from trashseg.crf import BACKENDS, refine
 
@@ -13,7 +18,7 @@ HEIGHT, WIDTH, EDGE = 12, 20, 10
 @pytest.fixture(params=BACKENDS)
 def crf(request: pytest.FixtureRequest) -> CrfConfig:
     backend: CrfBackend = request.param
-    return CrfConfig(backend=backend)
+    return with_few_iterations(CrfConfig(backend=backend))
 
 
 @pytest.fixture
@@ -107,7 +112,9 @@ def test_arguments_that_are_views_or_cannot_be_written_are_taken(
 
 def test_the_same_is_returned_every_time(crf: CrfConfig) -> None:
     drawn = _drawn(5, 30, 40)
-    assert (refine(*drawn, crf) == refine(*drawn, crf)).all()
+    in_any_order = crf.backend == "gpu" and not is_interpreted(crf)
+    off = np.abs(refine(*drawn, crf) - refine(*drawn, crf)).max()
+    assert off <= (1e-5 if in_any_order else 0)
 
 
 def test_probabilities_of_exactly_zero_and_one_are_taken(

@@ -8,6 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.trashseg.interpreted_kernels import (  # noqa: F401
+    Scene,
+    large_programs,
+    with_few_iterations,
+    with_few_pixels,
+)
 from trashseg.config import CrfBackend, CrfConfig
 from trashseg.crf import mean_field, refine, simd
 from trashseg.crf.photo import refine_photo
@@ -15,8 +21,7 @@ from trashseg.data.coco import Photo, load_coco, rasterize, read_photo
 from trashseg.masks import cpu_pool, stream
 
 LATTICE = CrfConfig()
-OURS: list[CrfBackend] = ["lattice", "torch"]
-Scene = tuple[NDArray[np.float32], NDArray[np.uint8]]
+OURS: list[CrfBackend] = ["lattice", "gpu"]
 
 
 def _vote(truth: NDArray[np.uint8], classes: int, seed: int) -> NDArray[np.float32]:
@@ -76,8 +81,8 @@ def scenes(sample: Path) -> list[Scene]:
 def test_on_built_in_scenes_all_backends_agree(
     changed: dict[str, float], backend: CrfBackend, scenes: list[Scene]
 ) -> None:
-    crf = CrfConfig(backend=backend).model_copy(update=changed)
-    for scene in scenes:
+    crf = with_few_iterations(CrfConfig(backend=backend).model_copy(update=changed))
+    for scene in with_few_pixels(scenes, crf):
         probability, labels = _off(scene, crf)
         assert probability < 1e-2
         assert labels < 1e-3
@@ -99,7 +104,7 @@ def test_for_any_number_of_classes_and_any_size_all_backends_agree(
     # of a black pixel in the corner.
     image = np.stack([100 + truth * 3, 120 + truth * 2, 250 - truth], axis=-1).astype(np.uint8)
     scene = _vote(truth, classes, seed=0), image
-    probability, labels = _off(scene, CrfConfig(backend=backend))
+    probability, labels = _off(scene, with_few_iterations(CrfConfig(backend=backend)))
     assert probability < 1e-2
     assert labels == 0
 
@@ -108,9 +113,10 @@ def test_for_any_number_of_classes_and_any_size_all_backends_agree(
 @pytest.mark.parametrize("backend", OURS)
 def test_on_real_photos_all_backends_agree(backend: CrfBackend, taco: Path) -> None:
     dataset = load_coco(taco)
-    for photo in dataset.photos[::70]:
-        scene = _scene(photo, len(dataset.classes))
-        probability, labels = _off(scene, CrfConfig(backend=backend))
+    scenes = [_scene(photo, len(dataset.classes)) for photo in dataset.photos[::70]]
+    crf = with_few_iterations(CrfConfig(backend=backend))
+    for scene in with_few_pixels(scenes, crf):
+        probability, labels = _off(scene, crf)
         assert probability < 1e-2
         assert labels < 1e-3
 

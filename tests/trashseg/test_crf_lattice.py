@@ -108,7 +108,7 @@ def test_neighbours_are_mutual() -> None:
         assert (after[before[vertices]] == vertices).all()
 
 
-@pytest.mark.parametrize("backend", ["lattice", "torch"])
+@pytest.mark.parametrize("backend", ["lattice", "gpu"])
 def test_kernels_that_are_too_narrow_for_the_lattice_are_refused(backend: CrfBackend) -> None:
     image = np.zeros((1, 2, 3), dtype=np.uint8)
     image[0, 1] = 255

@@ -1,8 +1,8 @@
 """Refinement of class probabilities by a dense CRF; all backends give the same result.
 
 `lattice` is the fast one on CPUs: the permutohedral lattice and the mean field of this package, compiled
-by numba. `torch` is the same in torch's operations, for GPUs. `pydensecrf` is the authors' C++ code,
-which both are measured against.
+by numba. `gpu` is the same in kernels of Triton. `pydensecrf` is the authors' C++ code, which both are
+measured against.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trashseg.config import CrfBackend, CrfConfig
+from trashseg.errors import ConfigError
 
 Probabilities = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -41,9 +42,11 @@ def _lattice(probabilities: Probabilities, image: Image, config: CrfConfig) -> P
     return refine_photo(probabilities, image, config)
 
 
-def _torch(probabilities: Probabilities, image: Image, config: CrfConfig) -> Probabilities:
-    from trashseg.crf.on_device import refine_photo
-
+def _gpu(probabilities: Probabilities, image: Image, config: CrfConfig) -> Probabilities:
+    try:
+        from trashseg.crf.on_gpu import refine_photo
+    except ModuleNotFoundError as error:  # Triton comes with torch where it has GPUs
+        raise ConfigError(f"crf.backend: gpu: {error}: set crf.backend=lattice") from error
     return refine_photo(probabilities, image, config)
 
 
@@ -55,6 +58,6 @@ def _pydensecrf(probabilities: Probabilities, image: Image, config: CrfConfig) -
 
 BACKENDS: dict[CrfBackend, Callable[[Probabilities, Image, CrfConfig], Probabilities]] = {
     "lattice": _lattice,
-    "torch": _torch,
+    "gpu": _gpu,
     "pydensecrf": _pydensecrf,
 }
