@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.trashseg.trained_folds import Trained, train_tiny
+from trashseg.crf import on_gpu
 from trashseg.data.coco import CocoDataset, load_coco
 
 
@@ -18,6 +20,13 @@ def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="session")
 def dataset(sample: Path) -> CocoDataset:
     return load_coco(sample)
+
+
+@pytest.fixture
+def large_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the CRF's kernels where they are interpreted: what takes time then are programs, not points."""
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(on_gpu, "POINTS", 1024)
 
 
 @pytest.fixture

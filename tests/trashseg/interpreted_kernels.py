@@ -2,22 +2,14 @@
 programs a few. So there is less of everything."""
 
 import numpy as np
-import pytest
 import torch
 from numpy.typing import NDArray
 
 from trashseg.config import CrfConfig
-from trashseg.crf import on_gpu
 
 Scene = tuple[NDArray[np.float32], NDArray[np.uint8]]
 CUT = 16  # pixels
 ITERATIONS = 3
-
-
-@pytest.fixture(autouse=True)
-def large_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not torch.cuda.is_available():
-        monkeypatch.setattr(on_gpu, "POINTS", 1024)
 
 
 def is_interpreted(crf: CrfConfig) -> bool:

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.trashseg.interpreted_kernels import (  # noqa: F401
+from tests.trashseg.interpreted_kernels import (
     is_interpreted,
-    large_programs,
     with_few_iterations,
 )
 from trashseg.config import CrfBackend, CrfConfig
 from trashseg.crf import BACKENDS, refine
+
+pytestmark = pytest.mark.usefixtures("large_programs")
 
 HEIGHT, WIDTH, EDGE = 12, 20, 10
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.trashseg.interpreted_kernels import (  # noqa: F401
+from tests.trashseg.interpreted_kernels import (
     Scene,
-    large_programs,
     with_few_iterations,
     with_few_pixels,
 )
@@ -19,6 +18,8 @@ from trashseg.crf import mean_field, refine, simd
 from trashseg.crf.photo import refine_photo
 from trashseg.data.coco import Photo, load_coco, rasterize, read_photo
 from trashseg.masks import cpu_pool, stream
+
+pytestmark = pytest.mark.usefixtures("large_programs")
 
 LATTICE = CrfConfig()
 OURS: list[CrfBackend] = ["lattice", "gpu"]
