@@ -30,7 +30,7 @@ from trashseg.member import batched
 
 SIZE, BATCH = 512, 8  # pixels, photos
 TRIALS = 4
-ROUNDS = 5
+ROUNDS = 15  # an epoch of ours takes a quarter of a second
 TEAM = AugmentConfig()  # its five augmentations
 STEP = 1 / 255 / STD.max()  # of a colour after normalisation: less is rounding
 

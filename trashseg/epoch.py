@@ -240,8 +240,8 @@ def draw(trainer: Trainer, predicted: dict[int, Tensor], folder: Path) -> None:
         position = int(trainer.val_positions[place])
         name = Path(trainer.dataset.photos[position].file_name).with_suffix("")
         picture = comparison(
-            np.asarray(trainer.cache.images[position]),
-            np.asarray(trainer.cache.masks[position]),
+            trainer.cache.images[position],
+            trainer.cache.masks[position],
             labels.cpu().numpy(),
             trainer.dataset.classes,
         )

@@ -77,7 +77,7 @@ class SegmentationDataset(Dataset[Batch]):
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         labelled = len(self._cache.images)
         if self._pseudo is None or position < labelled:
-            return np.asarray(self._cache.images[position]), np.asarray(self._cache.masks[position])
+            return self._cache.images[position], self._cache.masks[position]
         generator = np.random.default_rng(draw.spawn(1)[0])
         return self._pseudo.draw(position - labelled, generator)
 
