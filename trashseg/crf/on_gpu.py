@@ -45,9 +45,8 @@ def refine_photo(
 def _device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
-    if (
-        os.environ.get("TRITON_INTERPRET") == "1"
-    ):  # Triton's own way of running kernels without a GPU
+    # Triton's own way of running kernels without one
+    if os.environ.get("TRITON_INTERPRET") == "1":
         return torch.device("cpu")
     raise ConfigError("crf.backend: gpu: there is no GPU here: set crf.backend=lattice")
 
