@@ -49,7 +49,8 @@ def open_cache(dataset: CocoDataset, image_size: int, root: Path | None = None) 
                 _build(dataset, image_size, folder)
     return Cache(
         key=key,
-        images=np.asarray(np.load(folder / "images.npy", mmap_mode="r")),  # a memmap is slow to index
+        # plain arrays: a memmap is slow to index
+        images=np.asarray(np.load(folder / "images.npy", mmap_mode="r")),
         masks=np.asarray(np.load(folder / "masks.npy", mmap_mode="r")),
         class_pixels=np.load(folder / "class_pixels.npy"),
     )
