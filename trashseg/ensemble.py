@@ -71,10 +71,12 @@ def vote(ensemble: Ensemble, images: list[NDArray[np.uint8]]) -> NDArray[np.floa
     total = torch.zeros(len(images), len(ensemble.classes), size, size, device=device)
     for member, weight in zip(ensemble.members, ensemble.weights, strict=True):
         own = torch.from_numpy(factors(weight, len(views))).to(device)[:, None, None]
-        for view in views:  # no name holds what was seen while the next is made
-            softmax = view_softmax(member, images, device, view)
-            add_upright(total, _at_size(softmax, size).mul_(own), view.transform)
-            del softmax
+        for view in views:
+            add_upright(  # what was seen has no name that would hold it while the next is made
+                total,
+                _at_size(view_softmax(member, images, device, view), size).mul_(own),
+                view.transform,
+            )
     if is_by_class(ensemble.weights):
         return to_probabilities(total.cpu().numpy()).astype(np.float16)
     return total.half().cpu().numpy()

@@ -72,7 +72,7 @@ class CopyPaste:
     ) -> None:
         height, width = item.pixels.shape
         rows, columns = slice(item.top, item.top + height), slice(item.left, item.left + width)
-        look, pixels = np.asarray(self._images[item.position, rows, columns]), item.pixels
+        look, pixels = self._images[item.position, rows, columns], item.pixels
         if generator.random() < self._config.flip:
             look, pixels = look[:, ::-1], pixels[:, ::-1]
         factor = 1 + self._config.scale * generator.uniform(-1, 1)
