@@ -27,6 +27,7 @@ def large_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the CRF's kernels where they are interpreted: what takes time then are programs, not points."""
     if not torch.cuda.is_available():
         monkeypatch.setattr(on_gpu, "POINTS", 1024)
+        monkeypatch.setattr(on_gpu, "ENTRIES", 1024)
 
 
 @pytest.fixture

@@ -12,18 +12,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from trashseg.crf import on_gpu
 
-ROW, FLOATS, INTEGERS, CODES, NUMBER = {"lanes": 16, "corners": 9}, "*fp32", "*i32", "*i64", "i32"
+FLOATS, INTEGERS, CODES, NUMBER = "*fp32", "*i32", "*i64", "i32"
 for name, types, constants in (
     ("_embed", [FLOATS, FLOATS, CODES, CODES, FLOATS, NUMBER], {"dimensions": 5, "width": 8}),
     ("_embed", [FLOATS, FLOATS, CODES, CODES, FLOATS, NUMBER], {"dimensions": 2, "width": 4}),
-    ("_splat", [FLOATS, FLOATS, FLOATS, INTEGERS, INTEGERS, NUMBER], ROW),
+    ("_splat", [FLOATS, FLOATS, INTEGERS, INTEGERS, FLOATS, NUMBER], {"lanes": 16}),
     ("_blur", [FLOATS, FLOATS, INTEGERS, NUMBER], {"lanes": 16}),
-    ("_update", [FLOATS, FLOATS, FLOATS, INTEGERS, FLOATS, NUMBER], ROW),
+    ("_update", [FLOATS, FLOATS, FLOATS, INTEGERS, FLOATS, NUMBER], {"lanes": 16, "corners": 9}),
 ):
-    kernel, constants = getattr(on_gpu, name), {**constants, "block": on_gpu.POINTS}
+    block, warps = (on_gpu.ENTRIES, 1) if name == "_splat" else (on_gpu.POINTS, 4)
+    kernel, constants = getattr(on_gpu, name), {**constants, "block": block}
     types = [*types, *["constexpr"] * len(constants)]
     source = ASTSource(kernel, dict(zip(kernel.arg_names, types, strict=True)), constants)
-    made = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32))
+    target = GPUTarget("cuda", CAPABILITY, 32)
+    made = triton.compile(source, target=target, options={"num_warps": warps})
     print(name, "spills" if made.metadata.shared > 48 * 1024 else "fits", len(made.asm["cubin"]) > 0)
 """
 
