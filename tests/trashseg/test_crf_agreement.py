@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("large_programs")
 
 LATTICE = CrfConfig()
 OURS: list[CrfBackend] = ["lattice", "gpu"]
+MAY_BE_OFF = mean_field.DRIFT  # of a probability
 
 
 def _vote(truth: NDArray[np.uint8], classes: int, seed: int) -> NDArray[np.float32]:
@@ -85,7 +86,7 @@ def test_on_built_in_scenes_all_backends_agree(
     crf = with_few_iterations(CrfConfig(backend=backend).model_copy(update=changed))
     for scene in with_few_pixels(scenes, crf):
         probability, labels = _off(scene, crf)
-        assert probability < 1e-2
+        assert probability < MAY_BE_OFF
         assert labels < 1e-3
 
 
@@ -106,7 +107,7 @@ def test_for_any_number_of_classes_and_any_size_all_backends_agree(
     image = np.stack([100 + truth * 3, 120 + truth * 2, 250 - truth], axis=-1).astype(np.uint8)
     scene = _vote(truth, classes, seed=0), image
     probability, labels = _off(scene, with_few_iterations(CrfConfig(backend=backend)))
-    assert probability < 1e-2
+    assert probability < MAY_BE_OFF
     assert labels == 0
 
 
@@ -118,7 +119,7 @@ def test_on_real_photos_all_backends_agree(backend: CrfBackend, taco: Path) -> N
     crf = with_few_iterations(CrfConfig(backend=backend))
     for scene in with_few_pixels(scenes, crf):
         probability, labels = _off(scene, crf)
-        assert probability < 1e-2
+        assert probability < MAY_BE_OFF
         assert labels < 1e-3
 
 
@@ -148,6 +149,12 @@ def test_pixels_that_are_decided_are_held(
 ) -> None:
     pixels = scenes[0][1].shape[0] * scenes[0][1].shape[1]
     assert 0 < _undecided(scenes[0], monkeypatch) < pixels
+
+
+def test_with_none_held_it_is_pydensecrf_to_four_digits(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        right = refine(*scene, CrfConfig(backend="pydensecrf"))
+        np.testing.assert_allclose(_with_none_held(scene), right, atol=1e-4)
 
 
 def test_holding_pixels_changes_less_than_it_may(scenes: list[Scene]) -> None:

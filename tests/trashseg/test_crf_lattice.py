@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trashseg.config import CrfBackend, CrfConfig
-from trashseg.crf import refine
+from trashseg.crf import on_gpu, refine
 from trashseg.crf.embedding import embed, radix
 from trashseg.crf.lattice import Lattice, build, restrict
 from trashseg.errors import ConfigError
@@ -97,6 +98,18 @@ def test_points_in_one_place_share_their_vertices() -> None:
     _, lattice = build(points)
     assert lattice.vertices.tolist() == [[1, 2, 3, 4, 5, 6]] * 3
     assert lattice.neighbours.shape == (6, 7, 2)
+
+
+@pytest.mark.usefixtures("large_programs")
+@pytest.mark.parametrize("dimensions", [2, 5])
+def test_a_gpu_finds_the_very_same_simplices(dimensions: int) -> None:
+    # Rounded otherwise, some of so many points come to lie in the simplex beside theirs.
+    points = np.random.default_rng(0).uniform(-200, 200, (100_000, dimensions)).astype(np.float32)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    codes, weights = on_gpu.embed(torch.from_numpy(points).to(device))
+    digits = radix(dimensions) ** np.arange(dimensions)
+    assert (codes.cpu().numpy() == _corner_positions(points) @ digits).all()
+    np.testing.assert_allclose(weights.cpu().numpy(), embed(points).barycentric, atol=1e-3)
 
 
 def test_neighbours_are_mutual() -> None:

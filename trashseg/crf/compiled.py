@@ -13,17 +13,27 @@ import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-OPTIONS = {"nogil": True, "fastmath": True, "error_model": "numpy"}
+OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 def compiled(function: Function) -> Function:
-    """`function`, compiled at its first call for the types of that call."""
+    """`function`, compiled at its first call for the types of that call; its sums may be reordered and
+    its multiply-adds fused."""
+    return _compiled(function, fastmath=True)
+
+
+def compiled_exactly(function: Function) -> Function:
+    """The same, but every operation is rounded, in the order in which it is written."""
+    return _compiled(function, fastmath=False)
+
+
+def _compiled(function: Function, fastmath: bool) -> Function:
     try:
-        made: Function = numba.njit(cache=True, **OPTIONS)(function)
+        made: Function = numba.njit(cache=True, fastmath=fastmath, **OPTIONS)(function)
     except RuntimeError as error:  # numba found no folder that it may write to
         warnings.warn(
             f"{error}: it is compiled in every process: set NUMBA_CACHE_DIR to a folder",
-            stacklevel=2,
+            stacklevel=3,
         )
-        made = numba.njit(**OPTIONS)(function)
+        made = numba.njit(fastmath=fastmath, **OPTIONS)(function)
     return made

@@ -4,6 +4,10 @@ They are embedded in the d-dimensional plane of R^(d+1) whose coordinates sum to
 d+1 vertices tile. Vertices have integer coordinates that are all congruent to one remainder modulo d+1;
 each simplex has one vertex of each remainder. Source: Adams, Baek & Davis, "Fast High-Dimensional
 Filtering Using the Permutohedral Lattice", Eurographics 2010; pages in comments are of that paper.
+
+All is rounded as pydensecrf does it. A point on the border of two simplices has no share in one of its
+vertices, but others are blurred through that vertex: where one rounding puts it into the other simplex,
+probabilities move by up to 0.1.
 """
 
 import math
@@ -12,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trashseg.crf.compiled import compiled
+from trashseg.crf.compiled import compiled_exactly
 from trashseg.errors import ConfigError
 
 SORT_BITS = 9  # of each coordinate in `z_order`
@@ -40,8 +44,8 @@ def embed(features: NDArray[np.float32]) -> Embedding:
     Raises ConfigError where they are too far apart for the lattice's coordinates.
     """
     dimensions = features.shape[1]
-    scale = _scale(dimensions)
-    lowest = _lowest_coordinates(features, scale)
+    scale = scale_of(dimensions)
+    lowest = lowest_coordinates(_ends(features), scale)
     return Embedding(*_embed(features, scale, lowest, _spread_bits(dimensions), radix(dimensions)))
 
 
@@ -50,27 +54,26 @@ def radix(dimensions: int) -> int:
     return int(2 ** (62.9 / dimensions))
 
 
-def too_narrow() -> ConfigError:
-    return ConfigError(
-        "crf: the kernels are too narrow for this photo: make bilateral_sxy, bilateral_srgb and "
-        "gaussian_sxy larger, or max_side smaller"
+def scale_of(dimensions: int) -> Scale:
+    """Of each feature, so that splat, blur and slice together have a standard deviation of 1 (p. 6)."""
+    deviation = float(np.float32(math.sqrt(2 / 3) * (dimensions + 1)))
+    return tuple(
+        np.float32(1 / math.sqrt((i + 1) * (i + 2)) * deviation) for i in range(dimensions)
     )
 
 
-def _scale(dimensions: int) -> Scale:
-    """Of each feature, so that splat, blur and slice together have a standard deviation of 1 (p. 6)."""
-    deviation = math.sqrt(2 / 3) * (dimensions + 1)
-    return tuple(np.float32(deviation / math.sqrt((i + 1) * (i + 2))) for i in range(dimensions))
-
-
-def _lowest_coordinates(features: NDArray[np.float32], scale: Scale) -> NDArray[np.int64]:
-    """(d,) lower bounds of the coordinates of remainder 0, divided by d+1."""
+def lowest_coordinates(ends: NDArray[np.float32], scale: Scale) -> NDArray[np.int64]:
+    """(d,) lower bounds of the coordinates of remainder 0, divided by d+1, of points between `ends`
+    (2, d). Raises ConfigError where these are too far apart for the lattice's coordinates."""
     dimensions = len(scale)
-    low, high = (end * np.array(scale, dtype=np.float64) for end in _ends(features))
+    low, high = (end * np.array(scale, dtype=np.float64) for end in ends)
     bottom = [low[i:].sum() - (i * high[i - 1] if i else 0) for i in range(dimensions)]
     top = [high[i:].sum() - (i * low[i - 1] if i else 0) for i in range(dimensions)]
     if np.subtract(top, bottom).max() > radix(dimensions) - 4 * (dimensions + 1):
-        raise too_narrow()
+        raise ConfigError(
+            "crf: the kernels are too narrow for this photo: make bilateral_sxy, bilateral_srgb and "
+            "gaussian_sxy larger, or max_side smaller"
+        )
     return np.floor(np.array(bottom) / (dimensions + 1)).astype(np.int64) - 1
 
 
@@ -83,7 +86,7 @@ def _spread_bits(dimensions: int) -> NDArray[np.uint64]:
     return spread
 
 
-@compiled
+@compiled_exactly
 def _ends(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """(2, d) the smallest and the largest of each feature."""
     points, dimensions = features.shape
@@ -97,7 +100,7 @@ def _ends(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return ends
 
 
-@compiled
+@compiled_exactly
 def _embed(features: Any, scale: Any, lowest: Any, spread: Any, base: int) -> Any:
     dimensions, points = len(scale), len(features)
     codes, descents = np.empty(points, np.int64), np.empty(points, np.int32)
@@ -119,7 +122,7 @@ def _embed(features: Any, scale: Any, lowest: Any, spread: Any, base: int) -> An
     return codes, descents, weights, z_order
 
 
-@compiled
+@compiled_exactly
 def _elevate(features: Any, p: int, scale: Any, elevated: Any) -> None:
     """Onto the plane: y = E p (p. 5)."""
     total = np.float32(0)
@@ -130,7 +133,7 @@ def _elevate(features: Any, p: int, scale: Any, elevated: Any) -> None:
     elevated[0] = total
 
 
-@compiled
+@compiled_exactly
 def _find_simplex(scale: Any, elevated: Any, simplex: Any, rank: Any) -> None:
     """The vertex of remainder 0, divided by d+1, and how many coordinates lie further above it than
     each does. `elevated` becomes the difference from it (p. 7)."""
@@ -155,7 +158,7 @@ def _find_simplex(scale: Any, elevated: Any, simplex: Any, rank: Any) -> None:
         elevated[i] -= np.float32(move * corners)
 
 
-@compiled
+@compiled_exactly
 def _weigh(scale: Any, difference: Any, rank: Any, barycentric: Any, weights: Any, p: int) -> None:
     """Barycentric coordinates from the differences and their ranks (p. 10)."""
     corners = len(scale) + 1

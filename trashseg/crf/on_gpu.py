@@ -21,11 +21,12 @@ from torch.nn.functional import pad
 
 from trashseg.config import CrfConfig
 from trashseg.crf import LEAST
-from trashseg.crf.embedding import radix, too_narrow
+from trashseg.crf.embedding import lowest_coordinates, radix, scale_of
 from trashseg.errors import ConfigError
 
 POINTS = 64  # of a program, or vertices
 ENTRIES = 16  # of a program that splats them, with one warp: of 64 they take twice as long
+EXACT = {"enable_fp_fusion": False}  # how a kernel is started that must round as a CPU does
 LEAST_LANES = 16  # what tl.dot multiplies at least
 
 kernel: Callable[[Callable[..., Any]], Any] = triton.jit
@@ -117,26 +118,35 @@ def build(features: Tensor, strength: float) -> Lattice:
 
     Raises ConfigError where points are too far apart.
     """
-    points, dimensions = features.shape
-    corners, width = dimensions + 1, triton.next_power_of_2(dimensions + 1)
-    codes = torch.empty(points, corners, dtype=torch.int64, device=features.device)
-    weights = torch.empty(points, corners, device=features.device)
-    elevation, digits = _elevation(features), _digits(dimensions)
-    _embed[_programs(points, POINTS)](
-        features.contiguous(),
-        pad(elevation, (0, width - corners)).to(features.device),
-        pad(digits, (0, width - dimensions)).to(features.device),
-        codes, weights, points, dimensions, width, POINTS,
-    )  # fmt: skip
+    points, corners = len(features), features.shape[1] + 1
+    codes, weights = embed(features)
     ordered, entries = codes.flatten().sort()
     first = pad(ordered[1:] != ordered[:-1], (1, 0), value=True)
     numbers = first.cumsum(0, dtype=torch.int32)
     vertices = torch.empty_like(numbers).index_put_((entries,), numbers).view(points, corners)
-    neighbours = _find_neighbours(ordered[first], dimensions)
+    neighbours = _find_neighbours(ordered[first], corners - 1)
     lattice = Lattice(vertices, weights, entries.int(), neighbours)
     ones = weights.new_ones(points, LEAST_LANES)
     row_sums = (lattice.filtered(ones)[:, 0][vertices] * weights).sum(1, keepdim=True)
     return replace(lattice, weights=weights * (strength / (row_sums + 1e-20)).sqrt())
+
+
+def embed(features: Tensor) -> tuple[Tensor, Tensor]:
+    """By remainder, codes (N, d+1) int64 of the vertices around points (N, d), and their barycentric
+    coordinates (N, d+1) float32. All is rounded as in embedding.py, for the reason given there."""
+    points, dimensions = features.shape
+    corners, scale = dimensions + 1, scale_of(dimensions)
+    lowest_coordinates(torch.stack(features.aminmax(dim=0)).cpu().numpy(), scale)  # or it raises
+    codes = torch.empty(points, corners, dtype=torch.int64, device=features.device)
+    weights = torch.empty(points, corners, device=features.device)
+    width, digits = triton.next_power_of_2(corners), _digits(dimensions)
+    _embed[_programs(points, POINTS)](
+        features.contiguous(),
+        torch.tensor(scale, device=features.device),
+        pad(digits, (0, width - dimensions)).to(features.device),
+        codes, weights, points, dimensions, width, POINTS, **EXACT,
+    )  # fmt: skip
+    return codes, weights
 
 
 def join(one: Lattice, other: Lattice) -> Lattice:
@@ -158,23 +168,6 @@ def join(one: Lattice, other: Lattice) -> Lattice:
         torch.cat([widened(one, 0), widened(other, one.corners)]),
         torch.cat([one.neighbours, neighbours], dim=1),
     )
-
-
-def _elevation(features: Tensor) -> Tensor:
-    """(d, d+1) on the host: a point times this lies on the plane whose coordinates sum to zero (p. 5),
-    scaled such that splat, blur and slice together have a standard deviation of 1 (p. 6)."""
-    dimensions = features.shape[1]
-    deviation = math.sqrt(2 / 3) * (dimensions + 1)
-    matrix = torch.zeros(dimensions, dimensions + 1)
-    for i in range(dimensions):
-        matrix[i, : i + 1] = 1
-        matrix[i, i + 1] = -(i + 1)
-        matrix[i] *= deviation / math.sqrt((i + 1) * (i + 2))
-    lowest, highest = features.aminmax(dim=0)
-    extent = (highest - lowest).cpu() @ matrix.abs()
-    if extent.max() > radix(dimensions) - 4 * (dimensions + 1):
-        raise too_narrow()
-    return matrix
 
 
 def _digits(dimensions: int) -> Tensor:
@@ -199,7 +192,7 @@ def _place_and_colour(image: Tensor, config: CrfConfig) -> Tensor:
     """(N, 5) features of the bilateral kernel."""
     height, width = image.shape[:2]
     places = _places(height, width, config.bilateral_sxy, image.device)
-    return torch.cat([places, image.flatten(0, 1) / config.bilateral_srgb], dim=1)
+    return torch.cat([places, _divided(image.flatten(0, 1), config.bilateral_srgb)], dim=1)
 
 
 @lru_cache(maxsize=2)
@@ -212,8 +205,13 @@ def _place_lattice(
 
 def _places(height: int, width: int, sxy: float, device: torch.device) -> Tensor:
     """(N, 2) x and y."""
-    y, x = (torch.arange(length, device=device) / sxy for length in (height, width))
+    y, x = (_divided(torch.arange(length, device=device), sxy) for length in (height, width))
     return torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=1)
+
+
+def _divided(values: Tensor, width: float) -> Tensor:
+    """Rounded as everywhere: with a plain number a GPU multiplies by the reciprocal instead."""
+    return values / torch.tensor(width, device=values.device)
 
 
 def _programs(count: int, each: int) -> tuple[int]:
@@ -225,21 +223,26 @@ def _programs(count: int, each: int) -> tuple[int]:
 
 @kernel
 def _embed(
-    features: tl.tensor, elevation: tl.tensor, digits: tl.tensor, codes: tl.tensor, weights: tl.tensor,
+    features: tl.tensor, scale: tl.tensor, digits: tl.tensor, codes: tl.tensor, weights: tl.tensor,
     points: tl.tensor, dimensions: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Codes of the vertices around each point and its barycentric coordinates, by remainder. Coordinates
-    are a dimension of `width`, remainders another; both d+1 and filled up."""
+    """As embedding.py has it. Coordinates are a dimension of `width`, remainders another; both d+1 and
+    filled up."""
     corners: tl.constexpr = dimensions + 1
     point = tl.program_id(0) * block + tl.arange(0, block)
     axis = tl.arange(0, width)
     inside, valid = point < points, axis[None, :] < corners
-    elevated = tl.zeros((block, width), tl.float32)
-    for i in tl.static_range(dimensions):
-        feature = tl.load(features + point * dimensions + i, mask=inside, other=0.0)
-        elevated += feature[:, None] * tl.load(elevation + i * width + axis)[None, :]
+    # onto the plane (p. 5)
+    elevated, total = tl.zeros((block, width), tl.float32), tl.zeros((block,), tl.float32)
+    for last in tl.static_range(dimensions):
+        i = dimensions - last
+        feature = tl.load(features + point * dimensions + i - 1, mask=inside, other=0.0)
+        scaled = feature * tl.load(scale + i - 1)
+        elevated = tl.where(axis[None, :] == i, (total - i * scaled)[:, None], elevated)
+        total += scaled
+    elevated = tl.where(axis[None, :] == 0, total[:, None], elevated)
     # the vertex of remainder 0, divided by d+1, and how many coordinates lie further above it (p. 7)
-    nearest = tl.floor(elevated / corners + 0.5)
+    nearest = _rounded(elevated * (1.0 / corners))
     difference = tl.where(valid, elevated - nearest * corners, float("-inf"))
     mine, others = difference[:, :, None], difference[:, None, :]
     before = (others == mine) & (axis[None, None, :] < axis[None, :, None])
@@ -249,8 +252,8 @@ def _embed(
     move = (rank < 0).to(tl.int32) - (rank >= corners).to(tl.int32)  # back onto the plane
     simplex += move
     rank = tl.where(valid, rank + move * corners, 2 * corners)
-    share = tl.where(valid, difference / corners - move, 0.0)
     # by remainder (p. 10)
+    share = tl.where(valid, (difference - move * corners) * (1.0 / corners), 0.0)
     remainder = axis[None, :, None]
     share, rank = share[:, None, :], rank[:, None, :]
     above = tl.sum(tl.where(rank == corners - 1 - remainder, share, 0.0), axis=2)
@@ -263,6 +266,14 @@ def _embed(
     place = point[:, None] * corners + axis[None, :]
     tl.store(weights + place, barycentric, mask=inside[:, None] & valid)
     tl.store(codes + place, code, mask=inside[:, None] & valid)
+
+
+@kernel
+def _rounded(values: tl.tensor) -> tl.tensor:
+    """To the nearest integer, halves to the even one."""
+    low = tl.floor(values)
+    rest, odd = values - low, low - 2 * tl.floor(low * 0.5)
+    return low + ((rest > 0.5) | ((rest == 0.5) & (odd == 1))).to(tl.float32)
 
 
 @kernel
