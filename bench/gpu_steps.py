@@ -15,7 +15,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from bench.training_step import Batches
 from trashseg.config_file import load_train_config
@@ -46,7 +48,11 @@ def main(sample: Path, recipe: str, way: str, share: float, settings: Sequence[s
 
 
 def make_trainer(sample: Path, recipe: str, share: float, settings: Sequence[str]) -> Trainer:
-    """Of the recipe without its encoder's weights, and of batches that are ready in pinned memory."""
+    """Of the recipe without its encoder's weights, and of batches that are ready in pinned memory.
+
+    Nothing is dropped at random: compiled kernels draw other numbers, and first losses, which tell
+    whether all train the same, would differ by 10%.
+    """
     always = ("model.weights=none", "data.folds=2")
     config = load_train_config(RECIPES / f"{recipe}.yaml", [*always, *settings])
     dataset = load_coco(sample)
@@ -55,7 +61,16 @@ def make_trainer(sample: Path, recipe: str, share: float, settings: Sequence[str
     batches = list(trainer.train_loader)
     trainer.train_loader = batches  # type: ignore[assignment]
     trainer.model.train()
+    drop_nothing(trainer.model)
     return trainer
+
+
+def drop_nothing(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
+        elif isinstance(module, DropPath):
+            module.drop_prob = 0.0
 
 
 def timed(trainer: Trainer, epoch: Callable[[Trainer], Tensor]) -> dict[str, float]:

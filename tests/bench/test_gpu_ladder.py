@@ -1,8 +1,11 @@
 """The ladder's rows: with made-up measurements, and where there is no GPU."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from bench import gpu_steps
 from bench.comparison import table
 from bench.gpu_ladder import PACKED, RECIPES, RUNGS, TOP, Measured, ladder, packed, run
 
@@ -40,3 +43,16 @@ def test_trials_that_share_a_gpu_are_added_up_and_such_as_do_not_fit_are_not_mea
     assert [row.ratio for row in rows][:3] == [1, 40 / 30, 36 / 30]
     assert "8.0 GiB in all, 4 photos at once each" in rows[2].note
     assert "do not fit" in rows[3].note
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_nothing_that_is_measured_is_random(recipe: str, sample: Path) -> None:
+    settings = ("data.image_size=64", "precision=float32")
+
+    def first_loss(seed: int) -> float:
+        trainer = gpu_steps.make_trainer(sample, recipe, 1.0, settings)
+        torch.manual_seed(seed)
+        return float(gpu_steps.our_epoch(trainer)[0])
+
+    assert first_loss(1) == pytest.approx(first_loss(2), rel=1e-4)
