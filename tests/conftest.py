@@ -28,6 +28,7 @@ FIRST = (  # files that take a minute or more, and short ones after those of one
     "search/test_doors.py",
     "search/test_study.py",
     "search/test_points_differ.py",  # short
+    "trashseg/test_rounds_going_on.py",
     "trashseg/test_rounds.py",
     "trashseg/test_train.py",
     "trashseg/demo/test_page_in_chromium.py",

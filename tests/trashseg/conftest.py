@@ -10,6 +10,8 @@ import torch
 from tests.trashseg.trained_folds import Trained, train_tiny
 from trashseg.crf import on_gpu
 from trashseg.data.coco import CocoDataset, load_coco
+from trashseg.data.folds import Folds, stratify
+from trashseg.data.sample import write_sample
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,20 @@ def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="session")
 def dataset(sample: Path) -> CocoDataset:
     return load_coco(sample)
+
+
+@pytest.fixture(scope="session")
+def folds(dataset: CocoDataset) -> Folds:
+    """Four of `dataset`."""
+    return stratify(dataset, 4, 0)
+
+
+@pytest.fixture(scope="session")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six photos."""
+    folder = tmp_path_factory.mktemp("unlabelled") / "photos"
+    write_sample(folder, images=6, size=64, seed=5)
+    return folder
 
 
 @pytest.fixture

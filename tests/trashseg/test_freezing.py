@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trashseg.test_train import make_config, numbers, run, same, start
+from tests.trashseg.tiny_training import make_config, numbers, run, same, start
 from trashseg.config import TrainConfig
 from trashseg.train import FoldTraining
 

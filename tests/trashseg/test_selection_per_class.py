@@ -31,7 +31,7 @@ from trashseg.config import CrfConfig, TtaConfig
 from trashseg.config_file import read_yaml, write_yaml
 from trashseg.counts import Counts
 from trashseg.data.coco import CocoDataset, rasterize, read_photo
-from trashseg.data.folds import Folds, stratify
+from trashseg.data.folds import Folds
 from trashseg.device import Resources
 from trashseg.ensemble import load_ensemble, predict_photos, vote
 from trashseg.errors import ConfigError
@@ -66,11 +66,6 @@ EACH_ITS_OWN: Weights = (
     tuple(float(label != SPECIAL) for label in range(12)),
     tuple(float(label == SPECIAL) for label in range(12)),
 )
-
-
-@pytest.fixture(scope="module")
-def folds(dataset: CocoDataset) -> Folds:
-    return stratify(dataset, 4, 0)
 
 
 @pytest.fixture
