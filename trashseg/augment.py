@@ -27,10 +27,21 @@ MEAN_AND_STD = {  # of RGB in [0, 1]
 def normalize(images: torch.Tensor, kind: str) -> torch.Tensor:
     """(N, 3, H, W) uint8 to float32, of about zero mean and unit deviation unless `kind`, as in the
     config, is none."""
+    scale, shift = scale_and_shift(kind, images.device)
+    normalized = torch.empty_like(images, dtype=torch.float32)
+    # On a CPU one by one: what the last operation wrote is then still in the processor's cache.
+    together = 1 if images.device.type == "cpu" else len(images)
+    batches = torch.split(normalized, together), torch.split(images, together)
+    for some, raw in zip(*batches, strict=True):
+        some.copy_(raw).mul_(scale).sub_(shift)
+    return normalized
+
+
+def scale_and_shift(kind: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both (1, 3, 1, 1): what pixels are multiplied with, and what is subtracted then."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in MEAN_AND_STD[kind])
-    scale = (1 / (255 * std)).to(images.device, non_blocking=True)
-    shift = (mean / std).to(images.device, non_blocking=True)
-    return images.float().mul_(scale).sub_(shift)  # in place: new memory costs more than arithmetic
+    scale, shift = 1 / (255 * std), mean / std
+    return scale.to(device, non_blocking=True), shift.to(device, non_blocking=True)
 
 
 def build_augment(config: AugmentConfig, image_size: int) -> A.Compose:

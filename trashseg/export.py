@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trashseg.augment import MEAN_AND_STD, normalize
+from trashseg.augment import MEAN_AND_STD, scale_and_shift
 from trashseg.data.cache import resize_photo
 from trashseg.data.coco import decode_bytes, read_photo
 from trashseg.data.sample import sample_photo
@@ -48,7 +48,8 @@ class Deployed(nn.Module):
         self.network, self.kind = network, kind
 
     def forward(self, photos: Tensor) -> Tensor:
-        logits: Tensor = self.network(normalize(photos, self.kind))
+        scale, shift = scale_and_shift(self.kind, photos.device)
+        logits: Tensor = self.network(photos * scale - shift)
         return logits.softmax(dim=1)
 
 
