@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.trashseg.trained_folds import Trained
+from tests.trashseg.trained_folds import Trained, enlarged
 from trashseg.assemble import build_ensemble
 from trashseg.choice import Proposals, single
 from trashseg.config import CrfConfig, TtaConfig
@@ -44,11 +44,6 @@ def _soft_vote_folder(ensemble: Path) -> Path:
     """Where the vote without CRF lies, chosen or not."""
     beside = ensemble / "masks_soft_vote"
     return beside if beside.is_dir() else ensemble / "masks"
-
-
-def _enlarged(softmax: NDArray[Any], size: int) -> NDArray[np.float32]:
-    planes = softmax.astype(np.float32)
-    return np.stack([cv2.resize(p, (size, size), interpolation=cv2.INTER_LINEAR) for p in planes])
 
 
 def _build(trained: Trained, out: Path, **changes: Any) -> dict[str, Any]:
@@ -99,7 +94,7 @@ def test_a_photos_vote_is_the_weighted_mean_of_the_two_models_that_had_it_in_val
         at_64, at_32 = (
             read_oof(trained.run / f"folds/{rank}/{fold}", ballot.photo) for rank in (0, 1)
         )
-        expected = 0.25 * at_64.astype(np.float32) + 0.75 * _enlarged(at_32, 64)
+        expected = 0.25 * at_64.astype(np.float32) + 0.75 * enlarged(at_32, 64)
         average = read_vote(ballot, (0.25, 0.75), ["identity_1"])
         np.testing.assert_allclose(average, expected, atol=1e-6)
         seen |= set(np.unique(average.argmax(axis=0)))
@@ -165,7 +160,7 @@ def test_metrics_json_has_out_of_fold_test_member_and_candidate_scores(built: Pa
 def test_a_candidates_score_is_that_of_its_own_votes(trained: Trained, built: Path) -> None:
     hits = 0
     for photo, fold in zip(trained.dataset.photos, trained.folds.fold_of, strict=True):
-        votes = _enlarged(read_oof(trained.run / f"folds/1/{fold}", photo), 64)
+        votes = enlarged(read_oof(trained.run / f"folds/1/{fold}", photo), 64)
         hits += (votes.argmax(axis=0) == rasterize(photo)).sum()
     accuracy = _metrics(built)["candidates"]["1"]["pixel_accuracy"]
     assert accuracy == pytest.approx(hits / (20 * 64 * 64))

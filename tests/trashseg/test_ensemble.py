@@ -2,15 +2,12 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from tests.trashseg.trained_folds import Trained
+from tests.trashseg.trained_folds import Trained, enlarged
 from trashseg.choice import Choice
 from trashseg.config import CrfConfig, TtaConfig
 from trashseg.data.coco import CocoDataset, read_photo
@@ -32,11 +29,6 @@ from trashseg.views import View, views_of
 pytestmark = pytest.mark.slow
 SOFT_CRF = CrfConfig(iterations=2)
 FLIP = TtaConfig(views=("identity", "horizontal_flip"))
-
-
-def _enlarged(softmax: NDArray[Any], size: int) -> NDArray[np.float32]:
-    planes = softmax.astype(np.float32)
-    return np.stack([cv2.resize(p, (size, size), interpolation=cv2.INTER_LINEAR) for p in planes])
 
 
 def _ensemble(trained: Trained, weights: dict[int, float], tta: TtaConfig = FLIP) -> Ensemble:
@@ -61,7 +53,7 @@ def test_a_soft_vote_is_the_weighted_mean_over_members_of_different_sizes_and_th
     for member, weight in zip(ensemble.members, weights.values(), strict=True):
         for view in views_of(FLIP):
             for row, softmax in enumerate(probabilities(member, photos, device, view).numpy()):
-                expected[row] += weight / 2 * _enlarged(softmax, 64)
+                expected[row] += weight / 2 * enlarged(softmax, 64)
     np.testing.assert_allclose(votes, expected, atol=2e-3)
     np.testing.assert_allclose(votes.astype(float).sum(axis=1), 1, atol=5e-3)
 

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from trashseg.config import AdamConfig, DataConfig, ModelConfig, TrainConfig
 from trashseg.config_loss import CrossEntropyConfig
@@ -51,3 +55,9 @@ def train_tiny(sample: Path, run: Path) -> Trained:
     for model in models:
         train_member(model.config, dataset, folds, model.fold, model.folder, resources)
     return Trained(run, dataset, folds, models, resources)
+
+
+def enlarged(softmax: NDArray[Any], size: int) -> NDArray[np.float32]:
+    """(C, size, size) of (C, S, S), bilinear."""
+    planes = softmax.astype(np.float32)
+    return np.stack([cv2.resize(p, (size, size), interpolation=cv2.INTER_LINEAR) for p in planes])
