@@ -242,7 +242,9 @@ def _embed(
         total += scaled
     elevated = tl.where(axis[None, :] == 0, total[:, None], elevated)
     # the vertex of remainder 0, divided by d+1, and how many coordinates lie further above it (p. 7)
-    nearest = _rounded(elevated * (1.0 / corners))
+    nearest = tl.floor(
+        elevated * (1.0 / corners) + 0.5
+    )  # either way from a half: the simplex is one
     difference = tl.where(valid, elevated - nearest * corners, float("-inf"))
     mine, others = difference[:, :, None], difference[:, None, :]
     before = (others == mine) & (axis[None, None, :] < axis[None, :, None])
@@ -266,14 +268,6 @@ def _embed(
     place = point[:, None] * corners + axis[None, :]
     tl.store(weights + place, barycentric, mask=inside[:, None] & valid)
     tl.store(codes + place, code, mask=inside[:, None] & valid)
-
-
-@kernel
-def _rounded(values: tl.tensor) -> tl.tensor:
-    """To the nearest integer, halves to the even one."""
-    low = tl.floor(values)
-    rest, odd = values - low, low - 2 * tl.floor(low * 0.5)
-    return low + ((rest > 0.5) | ((rest == 0.5) & (odd == 1))).to(tl.float32)
 
 
 @kernel
