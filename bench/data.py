@@ -30,7 +30,8 @@ from trashseg.member import batched
 
 SIZE, BATCH = 512, 8  # pixels, photos
 TRIALS = 4
-ROUNDS = 15  # an epoch of ours takes a quarter of a second
+ROUNDS = 5
+LOADER_ROUNDS = 15  # both ways take as long, to a tenth
 TEAM = AugmentConfig()  # its five augmentations
 STEP = 1 / 255 / STD.max()  # of a colour after normalisation: less is rounding
 
@@ -143,7 +144,9 @@ def compare_loader(cache: Cache, photos: list[Pixels]) -> Comparison:
         (torch.tensor(image), torch.tensor(mask)) for image, mask in augmented(photos, augment)
     )
     check_equal(_one_by_one(loaded(cache, augment)), alone, apart=0)
-    ours, peer = _rates(cache, lambda: loaded(cache, augment), lambda: augmented(photos, augment))
+    ours, peer = _rates(
+        cache, lambda: loaded(cache, augment), lambda: augmented(photos, augment), LOADER_ROUNDS
+    )
     return Comparison(
         "data: the loader with the team's augmentations",
         "photos/s",
@@ -201,9 +204,12 @@ def _one_by_one(batches: Batches) -> Batches:
 
 
 def _rates(
-    cache: Cache, ours: Callable[[], Iterable[object]], peer: Callable[[], Iterable[object]]
+    cache: Cache,
+    ours: Callable[[], Iterable[object]],
+    peer: Callable[[], Iterable[object]],
+    rounds: int = ROUNDS,
 ) -> tuple[float, float]:
     """Photos a second."""
     ways = {"ours": lambda: deque(ours(), maxlen=0), "peer": lambda: deque(peer(), maxlen=0)}
-    seconds = seconds_in_turn(ways, ROUNDS)
+    seconds = seconds_in_turn(ways, rounds)
     return len(cache.images) / seconds["ours"], len(cache.images) / seconds["peer"]

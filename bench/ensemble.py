@@ -33,7 +33,7 @@ CLASSES = ("background", *(f"class {index}" for index in range(1, 12)))
 SIZE = 256
 MEMBERS = 3
 PHOTOS = 8
-PROCESSES = 5  # of each way, in turn
+PROCESSES = 3  # of each way, in turn
 VIEWS = TtaConfig(
     views=(
         "identity", "horizontal_flip", "vertical_flip", "rotate_90", "rotate_180", "rotate_270"

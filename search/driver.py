@@ -105,7 +105,7 @@ def run_trials(
         if budget.spent:
             display.line(
                 f"time budget of {config.search.time_budget} used up after {ledger.proposed} of "
-                f"{config.search.trials} trials; --resume goes on"
+                f"{config.search.trials} trials; started again (search with --resume) it goes on"
             )
         rows = write_results(run, ledger.trials, config, space)
         tracker.log_file("parent", run.leaderboard)
@@ -127,6 +127,7 @@ def fit(
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # MLflow has it all
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the display is ours
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # MLflow has the tracebacks
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"  # of all its trials, which nobody reads
     trainable = tune.with_parameters(run_trial, setting=setting)
     trainable.__name__ = f"trashseg {setting.run.path.name}"  # its actors, in Ray's dashboard
     with tempfile.TemporaryDirectory(prefix="trashseg-tune-") as scratch:
@@ -185,7 +186,7 @@ def check_outcome(
     if len(rows) < config.search.trials and not budget.spent:
         raise KeyboardInterrupt(
             f"{len(rows)} of {config.search.trials} trials ended, {finished} of them finished; "
-            f"see {run.leaderboard}; --resume goes on"
+            f"see {run.leaderboard}; started again (search with --resume) it goes on"
         )
     if not finished:
         raise TrashSegError(
