@@ -252,12 +252,14 @@ def tune_post(
     """Search CRF parameters and views out of fold; build the ensemble anew without any training."""
     with user_errors():
         from search.post import tune_post as run_tune_post
+        from search.retrain import plan_folds
         from search.run_folder import open_run_folder
         from search.tables import print_ensemble
 
         run = open_run_folder(name, storage)
         offered = views.split(","), scales.split(",")
-        metrics = run_tune_post(run, top_k, trials, photos, *offered, test, per_class)
+        models = plan_folds(run, top_k)
+        metrics = run_tune_post(run, models, trials, photos, *offered, test, per_class)
         print_ensemble(run, metrics)
 
 

@@ -5,7 +5,7 @@ One run holds all of it, so that nothing is trained twice:
 1. the search; its first trial, the file's own configuration, is the hand tuning;
 2. the final choice, and the best configurations on all folds;
 3. hand tuning and the best configuration with more seeds; each addition on hand tuning, with one;
-4. the ensemble, its CRF and views tuned out of fold;
+4. the ensemble of all of these, its CRF and views tuned out of fold;
 5. on the votes of hand tuning TTA and the CRF alone; its seeds' vote, and that of the best
    configuration's; among all configurations their selection.
 
@@ -59,7 +59,7 @@ class Effort:
     seeds: int = 3
     """Of hand tuning and of the best configuration, from the configuration's own on."""
     top_k: int = 3
-    """Configurations in the ensemble."""
+    """The search's configurations that are trained on all folds."""
     post_trials: int = 8
     """CRFs, and sets of views, that are tried."""
     post_photos: int = 40
@@ -80,14 +80,14 @@ def run_ablation(config: SearchConfig, effort: Effort) -> tuple[RunFolder, Resul
         trainings = plan(run, additions, effort.seeds)
         each_once = {training.model.folder: training.model for training in trainings}
         train_folds(run, list(each_once.values()), survived=(NonFiniteError,))
-    scales = map(str, config.tta.scales)
+    voters = complete([*plan_folds(run, effort.top_k), *each_once.values()])
     ensemble = tune_post(
         run,
-        effort.top_k,
+        voters,
         effort.post_trials,
         effort.post_photos,
         config.tta.views,
-        scales,
+        map(str, config.tta.scales),
         test=None,
     )
     with run.locked():
@@ -209,7 +209,10 @@ def arms_of_votes(run: RunFolder, trainings: Sequence[Training], top_k: int) -> 
     chosen = score_selection(library, config.metric, dataset, folds, resources)
     count = len({model.candidate for model in library})
     equal = f"equal vote of {count}"
-    voters = {arm: seeds_of(trainings, arm) for arm in (HAND, SEARCHED)}
+    voters = {
+        arm: complete([training.model for training in trainings if training.variant == arm])
+        for arm in (HAND, SEARCHED)
+    }
     as_one = {
         f"{arm}, seeds": (
             score_vote(models, dataset, folds, resources),
@@ -244,33 +247,32 @@ def arms_of_votes(run: RunFolder, trainings: Sequence[Training], top_k: int) -> 
     ]
 
 
-def seeds_of(trainings: Sequence[Training], arm: str) -> list[FoldModel]:
-    """As one candidate: the seeds with which every fold was trained."""
-    models = complete([training.model for training in trainings if training.variant == arm])
-    return [replace(model, candidate=0) for model in models]
-
-
 def complete(models: Sequence[FoldModel]) -> list[FoldModel]:
-    """The configurations of which every fold was trained, each once, numbered."""
-    by_folder: dict[Path, dict[int, FoldModel]] = {}
+    """Each training once, without those of a seed of which a fold is missing; the seeds of one
+    configuration are one candidate, numbered as they come."""
+    by_seed: dict[Path, dict[int, FoldModel]] = {}
     for model in models:
-        by_folder.setdefault(model.folder.parent, {})[model.fold] = model
-    whole = [
-        list(of_folds.values())
-        for of_folds in by_folder.values()
-        if all(map(is_trained, of_folds.values()))
-    ]
+        by_seed.setdefault(model.folder.parent, {})[model.fold] = model
+    numbers: dict[str, int] = {}
     return [
-        replace(model, candidate=number)
-        for number, of_folds in enumerate(whole)
-        for model in of_folds
+        replace(model, candidate=numbers.setdefault(but_for_its_seed(model), len(numbers)))
+        for of_seed in by_seed.values()
+        if all(map(is_trained, of_seed.values()))
+        for model in of_seed.values()
     ]
+
+
+def but_for_its_seed(model: FoldModel) -> str:
+    """Its configuration."""
+    return model.config.model_dump_json(exclude={"seed"})
 
 
 def together(ensemble: Mapping[str, Any], seed: int) -> Arm:
     """The whole: each fold's photos under what was chosen on the other folds."""
     by_fold = {int(fold): scores for fold, scores in ensemble["nested_by_fold"].items()}
-    what = "each fold's photos under what was chosen on the other folds"
+    what = (
+        "all that was trained may vote; each fold's photos under what was chosen on the other folds"
+    )
     return Arm(TOGETHER, what, "together", of_seed(by_fold, seed), HAND, pooled=ensemble["nested"])
 
 

@@ -1,5 +1,6 @@
 """The ensemble of a run: retrain what is missing, vote, score, log, register."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def run_ensemble(run: RunFolder, top_k: int, seeds: int, test: Path | None) -> d
 
 def vote_and_log(
     run: RunFolder,
-    models: list[FoldModel],
+    models: Sequence[FoldModel],
     dataset: CocoDataset,
     test_dataset: CocoDataset | None,
     proposals: Proposals,

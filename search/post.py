@@ -12,7 +12,7 @@ fold.
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ import optuna
 from optuna import Trial
 
 from search.ensemble import check_test, vote_and_log
-from search.retrain import plan_folds
 from search.run_folder import RunFolder
 from trashseg.choice import Proposals
 from trashseg.config import CrfConfig, TtaConfig
 from trashseg.config_file import validate
 from trashseg.data.coco import load_coco_test
 from trashseg.errors import ConfigError
+from trashseg.fold_models import FoldModel
 from trashseg.member import member_scores
 from trashseg.views import views_of
 
@@ -44,7 +44,7 @@ CRF_RANGES: dict[str, tuple[float, float]] = {  # log-uniform, about the winner'
 
 def tune_post(
     run: RunFolder,
-    top_k: int,
+    models: Sequence[FoldModel],
     trials: int,
     photos: int,
     views: Iterable[str],
@@ -52,16 +52,15 @@ def tune_post(
     test: Path | None,
     per_class: bool | None = None,
 ) -> dict[str, Any]:
-    """Build the run's ensemble anew with the best of `trials` CRFs and of the subsets of views and
-    scales; returns its metrics. Weights `per_class` are tried, or not, as said here or else by the run.
-    Trains nothing: ConfigError where a fold is missing."""
+    """Build the run's ensemble anew of `models`, with the best of `trials` CRFs and of the subsets of
+    views and scales; returns its metrics. Weights `per_class` are tried, or not, as said here or else by
+    the run. Trains nothing: ConfigError where a fold is missing."""
     offered = validate(
         TtaConfig, {"views": list(views), "scales": list(scales)}, where="--views, --scales"
     )
     test_dataset = load_coco_test(test) if test else None
     dataset = run.dataset()
     check_test(dataset, test_dataset)
-    models = plan_folds(run, top_k)
     for model in models:
         if member_scores(model.folder, model.config) is None:
             raise ConfigError(

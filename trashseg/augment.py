@@ -25,15 +25,20 @@ MEAN_AND_STD = {  # of RGB in [0, 1]
 
 
 def normalize(images: torch.Tensor, kind: str) -> torch.Tensor:
-    """(N, 3, H, W) uint8 to float32, of about zero mean and unit deviation unless `kind`, as in the
-    config, is none."""
+    """(N, 3, H, W) uint8 to float32 in the same memory layout, of about zero mean and unit deviation
+    unless `kind`, as in the config, is none."""
     scale, shift = scale_and_shift(kind, images.device)
     normalized = torch.empty_like(images, dtype=torch.float32)
+    into, raw = normalized, images
+    if images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
+        # whole rows of pixels: torch is slow where it repeats three numbers
+        scale, shift = (one.flatten().repeat(images.shape[-1]) for one in (scale, shift))
+        into, raw = (one.permute(0, 2, 3, 1).flatten(2) for one in (normalized, images))
     # On a CPU one by one: what the last operation wrote is then still in the processor's cache.
     together = 1 if images.device.type == "cpu" else len(images)
-    batches = torch.split(normalized, together), torch.split(images, together)
-    for some, raw in zip(*batches, strict=True):
-        some.copy_(raw).mul_(scale).sub_(shift)
+    pairs = zip(torch.split(into, together), torch.split(raw, together), strict=True)
+    for some, photos in pairs:
+        some.copy_(photos).mul_(scale).sub_(shift)
     return normalized
 
 

@@ -91,10 +91,11 @@ def test_the_goal_is_a_twentieth_beyond_two_standard_errors(
     assert reaches_goal(compared) == met
 
 
-def test_only_configurations_with_every_fold_may_vote(tmp_path: Path) -> None:
-    config = TrainConfig()
-
-    def model(name: str, fold: int, trained: bool) -> FoldModel:
+def test_only_seeds_with_every_fold_may_vote_and_a_configurations_seeds_are_one_candidate(
+    tmp_path: Path,
+) -> None:
+    def model(name: str, fold: int, trained: bool = True, **settings: Any) -> FoldModel:
+        config = TrainConfig.model_validate(settings)
         folder = tmp_path / name / str(fold)
         if trained:
             folder.mkdir(parents=True, exist_ok=True)
@@ -103,12 +104,18 @@ def test_only_configurations_with_every_fold_may_vote(tmp_path: Path) -> None:
         return FoldModel(7, fold, folder, config)
 
     models = [
-        *(model("whole", 0, True), model("whole", 1, True)),
-        *(model("half", 0, True), model("half", 1, False)),
-        *(model("other", 0, True), model("other", 1, True), model("whole", 0, True)),
+        *(model("best", 0, epochs=2), model("best", 1, epochs=2)),
+        *(model("half", 0, epochs=3), model("half", 1, trained=False, epochs=3)),
+        *(model("other", 0), model("other", 1), model("best", 0, epochs=2)),
+        *(model("best_seed_1", 0, epochs=2, seed=1), model("best_seed_1", 1, epochs=2, seed=1)),
+        *(model("other_seed_1", 0, seed=1), model("other_seed_1", 1, trained=False, seed=1)),
     ]
     found = [(m.candidate, m.folder.parent.name, m.fold) for m in complete(models)]
-    assert found == [(0, "whole", 0), (0, "whole", 1), (1, "other", 0), (1, "other", 1)]
+    assert found == [
+        *((0, "best", 0), (0, "best", 1)),
+        *((1, "other", 0), (1, "other", 1)),
+        *((0, "best_seed_1", 0), (0, "best_seed_1", 1)),
+    ]
 
 
 # --- the page ----------------------------------------------------------------------------------
@@ -205,8 +212,9 @@ def test_hand_tuning_search_and_additions_are_trained_once_and_compared(
         TOGETHER: 2,
     }
     check_numbers(run.path, results)
-    voters = json.loads((run.ensemble / "metrics.json").read_text())["voters"]["0"]
-    assert len(voters) == 4, "both seeds of the best configuration vote, on both folds"
+    voters = json.loads((run.ensemble / "metrics.json").read_text())["voters"]
+    assert len(voters) == count_of(results), "all that was trained may vote"
+    assert len(voters["0"]) == 4, "both seeds of the best configuration, on both folds"
     client = MlflowClient(config.search.tracking_uri)
     logged = {file.path for file in client.list_artifacts(run.mlflow_ids()["results"])}
     assert logged == {"results.md", "results.json"}

@@ -290,3 +290,15 @@ def test_a_photo_of_the_mean_colour_becomes_zero(kind: str) -> None:
     normalized = normalize(colour.reshape(1, 3, 1, 1).expand(2, 3, 4, 5), kind)
     assert normalized.shape == (2, 3, 4, 5)
     assert normalized.abs().max() <= 0.5 / 255 / min(std) + 1e-5  # half a step of rounding
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 3, 4, 4), (2, 3, 1, 1), (2, 3, 6, 1)])
+@pytest.mark.parametrize("kind", MEAN_AND_STD)
+def test_the_memory_layout_stays_and_changes_no_value(kind: str, shape: tuple[int, ...]) -> None:
+    draw = torch.Generator().manual_seed(0)
+    planes = torch.randint(256, shape, dtype=torch.uint8, generator=draw)
+    pixels = planes.contiguous(memory_format=torch.channels_last)
+    by_planes, by_pixels = normalize(planes, kind), normalize(pixels, kind)
+    assert by_planes.is_contiguous()
+    assert by_pixels.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(by_planes, by_pixels)
