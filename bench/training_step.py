@@ -11,13 +11,12 @@ from torch import Tensor
 
 from bench.comparison import Bar, Comparison, UnequalResultsError
 from bench.timing import seconds_in_turn
-from trashseg.augment import normalize
 from trashseg.config import DataConfig, TrainConfig
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import make_folds
 from trashseg.data.sample import write_sample
 from trashseg.device import local_resources
-from trashseg.epoch import Trainer, train_epoch
+from trashseg.epoch import Trainer, network_inputs, train_epoch
 from trashseg.train import build_trainer
 
 SIZE, BATCH, STEPS = 128, 8, 5
@@ -31,9 +30,7 @@ def run() -> list[Comparison]:
         ours, bare = (make_trainer(Path(folder) / "sample") for _ in range(2))
         batches = list(ours.train_loader)
     ours.train_loader = batches  # type: ignore[assignment]
-    inputs = [
-        (normalize(images, ours.config.data.normalize), masks.long()) for images, masks in batches
-    ]
+    inputs = [(network_inputs(ours, images), masks.long()) for images, masks in batches]
     check_equal(ours, bare, inputs)
     seconds = seconds_in_turn(
         {"ours": lambda: train_epoch(ours, 1), "bare": lambda: bare_epoch(bare, inputs)}, ROUNDS
