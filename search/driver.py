@@ -127,7 +127,7 @@ def fit(
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # MLflow has it all
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the display is ours
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # MLflow has the tracebacks
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"  # of all its trials, which nobody reads
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"  # snapshots: nobody reads them
     trainable = tune.with_parameters(run_trial, setting=setting)
     trainable.__name__ = f"trashseg {setting.run.path.name}"  # its actors, in Ray's dashboard
     with tempfile.TemporaryDirectory(prefix="trashseg-tune-") as scratch:
