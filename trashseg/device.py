@@ -105,10 +105,10 @@ def place(model: nn.Module, config: TrainConfig, device: torch.device) -> None:
 
 def set_precision(config: TrainConfig) -> None:
     """How CUDA multiplies float32 numbers, in the whole process. Unless a precision is asked for it is
-    as torch has it: convolutions in TF32, matrix products not."""
-    convolutions = "ieee" if config.precision == "float32" else "tf32"
-    torch.backends.cudnn.conv.fp32_precision = convolutions  # type: ignore[attr-defined]
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if config.precision == "tf32" else "ieee"
+    as torch has it: convolutions in TF32, matrix products not. By these two names: torch.export reads
+    them, and stops where only a single operator's `fp32_precision` was set (torch 2.14)."""
+    torch.backends.cudnn.allow_tf32 = config.precision != "float32"
+    torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
 
 
 def compile_network(model: nn.Module, config: TrainConfig) -> None:

@@ -111,19 +111,26 @@ def test_a_batch_that_fits_in_no_parts_is_a_clear_error(
 @pytest.mark.parametrize(
     ("precision", "convolutions", "products"),
     [
-        ("auto", "tf32", "ieee"),
-        ("float32", "ieee", "ieee"),
-        ("tf32", "tf32", "tf32"),
-        ("bfloat16", "tf32", "ieee"),
+        ("auto", True, False),
+        ("float32", False, False),
+        ("tf32", True, True),
+        ("bfloat16", True, False),
     ],
 )
 def test_a_trainers_precision_holds_in_its_process_whatever_was_asked_for_before(
-    precision: str, convolutions: str, products: str, sample: Path
+    precision: str, convolutions: bool, products: bool, sample: Path
 ) -> None:
     make_trainer(sample, room=8, precision="float32" if precision == "tf32" else "tf32")
     make_trainer(sample, room=8, precision=precision)
-    assert torch.backends.cudnn.conv.fp32_precision == convolutions  # type: ignore[attr-defined]
-    assert torch.backends.cuda.matmul.fp32_precision == products
+    in_tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    assert in_tf32 == convolutions
+    assert (torch.backends.cuda.matmul.fp32_precision == "tf32") == products
+
+
+def test_a_network_can_be_exported_after_a_training_in_exact_float32(sample: Path) -> None:
+    make_trainer(sample, room=8, precision="float32")
+    exported = torch.export.export(nn.Conv2d(3, 1, 1), (torch.zeros(1, 3, 4, 4),))
+    assert exported.module()(torch.ones(1, 3, 4, 4)).shape == (1, 1, 4, 4)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
