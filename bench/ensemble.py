@@ -1,7 +1,6 @@
 """An ensemble at work: the memory of `predict`, whatever the number of photos, and what views cost."""
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from trashseg.models import build_model
 CLASSES = ("background", *(f"class {index}" for index in range(1, 12)))
 SIZE = 256
 MEMBERS = 3
-PHOTOS = 8
+FEW, MANY = 8, 24  # photos
 PROCESSES = 3  # of each way, in turn
 VIEWS = TtaConfig(
     views=(
@@ -48,7 +47,7 @@ def run() -> list[Comparison]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_ensemble(root / "ensemble", TtaConfig(views=("identity", "horizontal_flip")))
-        write_sample(root / "photos", images=4 * PHOTOS, size=2 * SIZE, seed=0)
+        write_sample(root / "photos", images=MANY, size=2 * SIZE, seed=0)
         return [*memory(root), views()]
 
 
@@ -56,18 +55,20 @@ def run() -> list[Comparison]:
 
 
 def memory(root: Path) -> list[Comparison]:
-    """Peaks of fresh processes, over what they hold when all is imported."""
-    ways = ("by_hand", PHOTOS_AT_A_TIME), ("predict", PHOTOS), ("predict", 4 * PHOTOS)
-    peaks = [[peak(root, *way) for way in ways] for _ in range(PROCESSES)]
-    by_hand, few, many = map(statistics.median, zip(*peaks, strict=True))
+    """Peaks of processes, over what they hold when all is imported."""
+    ways = f"by_hand:{PHOTOS_AT_A_TIME}", f"predict:{FEW}", f"predict:{MANY}"
+    command = [sys.executable, "-m", "bench.peak_memory", str(root), *(PROCESSES * ways)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    peaks = np.reshape(json.loads(done.stdout.splitlines()[-1]), (PROCESSES, len(ways)))
+    by_hand, few, many = (float(peak) for peak in np.median(peaks, axis=0) / MEGABYTE)
     setting = (
         f"{MEMBERS} FPN on efficientnet-lite0, {SIZE} px, {len(CLASSES)} classes, 2 views; resident "
         "set of the process with the networks, at its peak, without what the imports take; the median "
-        f"of {PROCESSES} processes, which differ by 10%"
+        f"of {PROCESSES} processes"
     )
     return [
         Comparison(
-            name=f"ensemble: memory of predict, {4 * PHOTOS} photos against {PHOTOS}",
+            name=f"ensemble: memory of predict, {MANY} photos against {FEW}",
             unit="MiB",
             bar=Bar("<=", 1.1),
             ours=many,
@@ -84,13 +85,6 @@ def memory(root: Path) -> list[Comparison]:
             "their softmax averaged",
         ),
     ]
-
-
-def peak(root: Path, way: str, photos: int) -> float:
-    """MiB of `bench/peak_memory.py` doing it."""
-    command = [sys.executable, "-m", "bench.peak_memory", way, str(root), str(photos)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout.splitlines()[-1]) / MEGABYTE
 
 
 def write_ensemble(folder: Path, tta: TtaConfig) -> None:

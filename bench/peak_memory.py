@@ -1,14 +1,18 @@
-"""The peak memory of an ensemble at work, to be asked for in a process of its own: prints bytes.
+"""The peak memory of an ensemble at work: prints bytes, of each way in a process of its own.
 
-    python -m bench.peak_memory predict|by_hand ROOT PHOTOS
+    python -m bench.peak_memory ROOT WAY:PHOTOS ...
 
-ROOT/ensemble is an ensemble, ROOT/photos/photos holds at least so many photos.
+WAY is predict or by_hand; ROOT/ensemble is an ensemble, ROOT/photos/photos holds so many photos or more.
+The processes are forked from one that has imported all and done nothing: only work tells them apart.
 """
 
+import json
+import multiprocessing
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -22,7 +26,17 @@ from trashseg.predict import predict
 RESOURCES = Resources(cpus=2, device=torch.device("cpu"))
 
 
-def main(way: str, root: Path, photos: int) -> None:
+def main(root: Path, asked: Sequence[str]) -> None:
+    peaks = []
+    for one in asked:
+        way, photos = one.split(":")
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as alone:
+            peaks.append(alone.submit(peak, way, root, int(photos)).result())
+    print(json.dumps(peaks), flush=True)
+
+
+def peak(way: str, root: Path, photos: int) -> int:
+    """Bytes over what this process held before."""
     RESOURCES.claim()
     with tempfile.TemporaryDirectory() as folder:
         chosen, out = Path(folder) / "chosen", Path(folder) / "out"
@@ -31,7 +45,7 @@ def main(way: str, root: Path, photos: int) -> None:
             shutil.copy(photo, chosen)
         before = resident("VmRSS")
         WAYS[way](root / "ensemble", chosen, out)
-    print(resident("VmHWM") - before, flush=True)
+    return resident("VmHWM") - before
 
 
 def with_predict(ensemble: Path, photos: Path, out: Path) -> None:
@@ -58,4 +72,4 @@ def resident(field: str) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2:])
