@@ -61,10 +61,9 @@ class Orchestration:
     rss: int
     """Bytes of the driver at the end."""
 
-    @property
-    def per_trial(self) -> float:
-        """Seconds; Ray's start and the end of the search are not in it."""
-        return self.completed[-1] / (self.trials - 1)
+    def per_trial(self, trials: int) -> float:
+        """Seconds, of the first `trials`; Ray's start and the end of the search are not in it."""
+        return self.completed[trials - 1] / (trials - 1)
 
     @property
     def ending(self) -> float:

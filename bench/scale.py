@@ -74,7 +74,7 @@ def measure(folder: Path) -> Constants:
     setting = TrialSetting(RunFolder(folder), config, space, folds, "session", 1, 1.0)
     warm = starts("warm", folder)
     return Constants(
-        driver=told_apart(*(run_alone("ours", TRIALS, n).per_trial for n in (SHORT, LONG))),
+        driver=told_apart(*(run_alone("ours", TRIALS, n).per_trial(TRIALS) for n in (SHORT, LONG))),
         mlflow=told_apart(*(mlflow_seconds(config, folder, n) for n in (SHORT, LONG))),
         start=statistics.median(start.seconds for start in warm),
         setting_bytes=len(cloudpickle.dumps(setting)),  # type: ignore[no-untyped-call]
