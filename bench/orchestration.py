@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import optuna
@@ -44,6 +45,7 @@ from trashseg.data.sample import write_sample
 AT_ONCE, CLASSES = 2, 12
 SPACE = "aug_loss"
 STARTUP = 10  # random proposals before TPE's
+BLOCK = 10  # trials
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,11 @@ class Orchestration:
         """Seconds from the last completion on; were MLflow behind, it would be in it."""
         return self.seconds - self.completed[-1]
 
-    def growth(self, part: int) -> float:
-        """Cost of the last `part` trials against that of the first."""
-        last = self.completed[-1] - self.completed[-1 - part]
-        return last / (self.completed[part] - self.completed[0])
+    def typical(self, first: int, last: int) -> float:
+        """Seconds a trial from trial `first` to `last`, counted by their ends from 0: the median of
+        blocks of ten, which a machine that is slow for some seconds leaves alone."""
+        starts = range(first, last - BLOCK + 1, BLOCK)
+        return median((self.completed[at + BLOCK] - self.completed[at]) / BLOCK for at in starts)
 
 
 def run_alone(way: str, trials: int, epochs: int) -> Orchestration:

@@ -12,7 +12,7 @@ from bench.orchestration import Orchestration, run_alone
 from bench.trial_start import starts
 
 EPOCHS = 3  # that a trial reports
-PART = 100  # trials at the beginning and at the end whose cost is compared
+PART = 200  # trials at the beginning and at the end whose cost is compared
 Runs = dict[tuple[str, int], Orchestration]
 
 
@@ -85,15 +85,14 @@ def compare_cost(ours: Orchestration, peer: Orchestration, trials: int) -> Compa
 
 
 def growth(runs: Runs, trials: int, way: str = "ours") -> Comparison:
-    done = runs[way, trials]
-    first = 1e3 * (done.completed[PART] - done.completed[0]) / PART
+    done, end = runs[way, trials], trials - 1
     return Comparison(
         f"trials: growth over {trials:,} trials" + (" of the peer" if way == "peer" else ""),
         "ms a trial",
         Bar("<", 1.3) if way == "ours" else None,
-        first * done.growth(PART),
-        first,
-        f"the last {PART} trials of a run against the first {PART}",
+        1e3 * done.typical(end - PART, end),
+        1e3 * done.typical(0, PART),
+        f"the last {PART} trials of a run against the first {PART}, medians of every ten",
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from bench.load import EPOCHS, TRIALS_PER_GPU, Service, simulate
 from bench.orchestration import Orchestration
 from bench.scale import told_apart
+from bench.trials import growth
 
 NOTHING = Service(0.0, 0.0)
 
@@ -43,9 +44,20 @@ def test_what_a_trial_and_what_an_epoch_costs_are_told_apart() -> None:
     assert (told.epoch, told.trial) == (pytest.approx(0.01), pytest.approx(0.07))
 
 
-def test_growth_compares_the_last_trials_with_the_first() -> None:
-    """Ends at 0, 1, 2, 3, 5, 7 s: two trials took 2 s at first and 4 s at last; 7 s for 5 trials,
-    and 2 s more until all is closed."""
+def test_a_slow_moment_does_not_count_as_growth() -> None:
+    """600 trials of a second each, ten of the last of which took another 90 s: 1 s at first and at last.
+    Where the last 200 take two seconds each, it is 2 s."""
+    ends = [float(second) for second in range(601)]
+    stalled = [end + 9 * min(max(end - 500, 0), 10) for end in ends]
+    for completed, last in ((stalled, 1.0), ([end + max(end - 400, 0) for end in ends], 2.0)):
+        run = Orchestration(601, 1803, completed, seconds=completed[-1], rss=0)
+        assert (run.typical(0, 200), run.typical(400, 600)) == (1.0, last)
+        result = growth({("ours", 601): run}, 601)
+        assert (result.ours, result.peer) == (1000 * last, 1000.0)
+
+
+def test_what_a_trial_costs_leaves_out_the_start_and_the_end_of_the_search() -> None:
+    """Ends at 0, 1, 2, 3, 5, 7 s: 7 s for 5 trials, 3 s for the first 3 after one; 2 s more until all
+    is closed."""
     run = Orchestration(6, 18, [0.0, 1.0, 2.0, 3.0, 5.0, 7.0], seconds=9.0, rss=0)
-    assert run.growth(2) == 2.0
-    assert (run.per_trial, run.ending) == (pytest.approx(1.4), 2.0)
+    assert (run.per_trial(6), run.per_trial(4), run.ending) == (pytest.approx(1.4), 1.0, 2.0)
