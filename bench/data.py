@@ -31,7 +31,7 @@ from trashseg.member import batched
 SIZE, BATCH = 512, 8  # pixels, photos
 TRIALS = 4
 ROUNDS = 5
-LOADER_ROUNDS = 40  # both ways take as long, to a tenth, and single runs differ by more
+LOADER_ROUNDS = 25  # both ways take as long, to a tenth, and single runs differ by more
 TEAM = AugmentConfig()  # its five augmentations
 STEP = 1 / 255 / STD.max()  # of a colour after normalisation: less is rounding
 
