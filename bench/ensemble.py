@@ -87,7 +87,7 @@ def memory(root: Path) -> list[Comparison]:
         Comparison(
             name="ensemble: the same, with what the process keeps of what was freed",
             unit="MiB",
-            bar=None,
+            bar=Bar("<=", 1.2),
             ours=ours,
             peer=peer,
             note=f"as both run; the median of {PROCESSES} processes, which differ by 10%",

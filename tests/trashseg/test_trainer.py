@@ -111,20 +111,20 @@ def test_a_batch_that_fits_in_no_parts_is_a_clear_error(
 @pytest.mark.parametrize(
     ("precision", "convolutions", "products"),
     [
-        ("auto", True, False),
-        ("float32", False, False),
-        ("tf32", True, True),
-        ("bfloat16", True, False),
+        ("auto", "tf32", "ieee"),
+        ("float32", "none", "ieee"),  # none: as the layers above have it, which is no TF32
+        ("tf32", "tf32", "tf32"),
+        ("bfloat16", "tf32", "ieee"),
     ],
 )
 def test_a_trainers_precision_holds_in_its_process_whatever_was_asked_for_before(
-    precision: str, convolutions: bool, products: bool, sample: Path
+    precision: str, convolutions: str, products: str, sample: Path
 ) -> None:
     make_trainer(sample, room=8, precision="float32" if precision == "tf32" else "tf32")
     make_trainer(sample, room=8, precision=precision)
-    in_tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
-    assert in_tf32 == convolutions
-    assert (torch.backends.cuda.matmul.fp32_precision == "tf32") == products
+    assert torch.backends.cudnn.conv.fp32_precision == convolutions  # type: ignore[attr-defined]
+    assert torch.backends.cudnn.allow_tf32 == (convolutions == "tf32")
+    assert torch.backends.cuda.matmul.fp32_precision == products
 
 
 def test_a_network_can_be_exported_after_a_training_in_exact_float32(sample: Path) -> None:
