@@ -30,6 +30,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from bench.resident import resident
 from search import driver
 from search.cluster import TrialResources
 from search.config import SearchConfig
@@ -201,14 +202,7 @@ def peer(trials: int, epochs: int, folder: Path) -> Orchestration:
 def measured(completed: list[float], epochs: int, ended: float) -> Orchestration:
     done = sorted(completed)
     since_first = [at - done[0] for at in done]
-    return Orchestration(len(done), epochs, since_first, ended - done[0], resident_bytes())
-
-
-def resident_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status names no VmRSS")
+    return Orchestration(len(done), epochs, since_first, ended - done[0], resident("VmRSS"))
 
 
 WAYS = {"ours": ours, "peer": peer}

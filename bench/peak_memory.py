@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from bench.resident import resident
 from trashseg.data.coco import read_photo
 from trashseg.device import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, Resources
 from trashseg.ensemble import load_ensemble
@@ -77,14 +78,6 @@ def by_hand(ensemble: Path, photos: Path, out: Path) -> None:
 
 
 WAYS: dict[str, Callable[[Path, Path, Path], None]] = {"predict": with_predict, "by_hand": by_hand}
-
-
-def resident(field: str) -> int:
-    """VmRSS, the resident set now, or VmHWM, its peak, of this process in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {field}")
 
 
 if __name__ == "__main__":
