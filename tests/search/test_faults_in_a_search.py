@@ -171,7 +171,10 @@ def test_a_search_with_little_time_proposes_no_more_than_it_can_finish_and_can_g
 ) -> None:
     night = Night(make_config(tmp_path, sample, "search.trials=20", "search.time_budget=1s"))
     said = " ".join(capsys.readouterr().out.split())
-    assert f"time budget of 1s used up after {len(night.rows)} of 20 trials; --resume" in said
+    assert (
+        f"time budget of 1s used up after {len(night.rows)} of 20 trials; "
+        "started again (search with --resume) it goes on"
+    ) in said
     assert 1 <= len(night.rows) < 20
     assert {row.state for row in night.rows} == {"finished"}
     more = [*settings(tmp_path, sample), f"search.trials={len(night.rows) + 1}"]
