@@ -46,7 +46,8 @@ class SearchSettings(Section):
     grace_period: PositiveInt = 3
     """Epochs that every trial gets before ASHA may stop it."""
     reduction_factor: Annotated[float, Field(gt=1.0)] = 3.0
-    """At each rung the best 1 / reduction_factor go on; the next rung is that many times later."""
+    """Of those that have reached a rung the best 1 / reduction_factor go on, for as long as they are
+    among them; the next rung is that many times later."""
     finalists: PositiveInt = 4
     """Finished trials that meet again, on more folds and seeds, before the best of them are trained on
     every fold; no more than those that are asked for: they do not meet."""

@@ -20,8 +20,8 @@ def rung_epochs(config: SearchConfig) -> list[int]:
 def goes_on(score: float, rung: Mapping[str, float], reduction_factor: float) -> bool:
     """Whether a trial that reached `rung` with `score` (which the rung has already) goes on.
 
-    The first trials pass, until the rung has seen 3 or `reduction_factor`; then the best
-    1 / reduction_factor do, at least one.
+    All do until the rung has seen 3 trials, or `reduction_factor`; then the best
+    1 / reduction_factor of those that have arrived do, at least one.
     """
     better = sum(other > score for other in rung.values())
     return passes(better, len(rung), reduction_factor)

@@ -1,12 +1,16 @@
-"""Early stopping: asynchronous successive halving (ASHA, Li et al. 2020, the stopping variant).
+"""Early stopping: asynchronous successive halving (ASHA, Li et al. 2020, the stopping variant) that
+looks back.
 
 Ray's own ASHA counts `training_iteration`, which starts again at 1 when a trial is restored, forgets
 its rungs in a restore (ray issue 30838), and stops the second trial at a rung for being worse than the
 first. Here the counter is the reported `epoch`, a rung judges only once it has seen enough trials, and
-every arrival is on disk before it is judged, so that a search which was killed judges as it would have.
+every arrival is on disk before it is judged, so that a search which was killed judges by the same ones.
+
+ASHA judges a trial once at a rung, by those that came before it: the first pass unjudged, and train on
+while better ones arrive behind them. Here it is judged again after every epoch, by all that have arrived
+since: what that is worth is in docs/performance.md, Search efficiency.
 """
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from ray.tune.experiment import Trial
@@ -21,11 +25,9 @@ if TYPE_CHECKING:
 
 
 class SuccessiveHalving(FIFOScheduler):
-    """Records every epoch, and stops a trial at a rung where its best score so far is not among the
-    best. The hand-tuned trial is never stopped: it is what all others are compared with.
-
-    A trial that was taken up again reports its last epoch once more, and is judged as it was then, by
-    those that had arrived before it.
+    """Records every epoch, and stops a trial that is not, or no longer, among the best of each rung that
+    it has reached, by the best scores that all had there. The hand-tuned trial is never stopped: it is
+    what all others are compared with.
     """
 
     def __init__(self, config: SearchConfig, ledger: Ledger) -> None:
@@ -59,13 +61,14 @@ class SuccessiveHalving(FIFOScheduler):
             if rung is not None and name not in rung:
                 self._ledger.record_arrival(name, epoch, before=len(rung))
                 rung[name] = score
-        if rung is None or self._passes(name, rung, result):
+        if result["finished"] or name == HAND_TUNED or self._is_among_the_best(name):
             return str(TrialScheduler.CONTINUE)
         self.stopped.add(name)
         return str(TrialScheduler.STOP)
 
-    def _passes(self, name: str, rung: dict[str, float], result: dict[str, Any]) -> bool:
-        if result["finished"] or name == HAND_TUNED:
-            return True
-        arrived_by_then = islice(rung.items(), list(rung).index(name) + 1)
-        return goes_on(result[self._score_key], dict(arrived_by_then), self._reduction_factor)
+    def _is_among_the_best(self, name: str) -> bool:
+        return all(
+            goes_on(rung[name], rung, self._reduction_factor)
+            for rung in self.rungs.values()
+            if name in rung
+        )

@@ -47,8 +47,8 @@ def draw_curves(facts: Facts) -> Figure | None:
     return Figure(
         name="learning_curves",
         title="How every trial learned, and where it was stopped",
-        note="Best score so far, by epoch, on the search's fold. Dashed lines are the rungs, at which "
-        "the weaker trials are stopped (ASHA); a cross is the last epoch of a stopped trial.",
+        note="Best score so far, by epoch, on the search's fold. Dashed lines are the rungs, from which "
+        "on the weaker trials are stopped (ASHA); a cross is the last epoch of a stopped trial.",
         data=[
             *(_curves(members, of_role, facts.outcome.winner) for of_role, members in ordered),
             _crosses([trial for trial in trials if trial.state in ("pruned", "failed")]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from optuna.trial import FrozenTrial
 
@@ -48,7 +49,8 @@ class TrialFacts:
 
 @dataclass(frozen=True)
 class RungFacts:
-    """One of ASHA's: how many trials arrived at this epoch, who of them was stopped there."""
+    """One of ASHA's: how many trials arrived at this epoch, who of them was stopped there or before the
+    next one."""
 
     epoch: int
     arrived: int
@@ -110,15 +112,18 @@ def rung_facts(
     frozen: Sequence[FrozenTrial], trials: Sequence[TrialFacts], config: SearchConfig
 ) -> tuple[RungFacts, ...]:
     """Those at which a trial has arrived."""
+    rungs = progress_of(frozen, config, new_pace()).status(active=False).rungs
+    spans = pairwise([*(rung.epoch for rung in rungs), config.epochs])
+    pruned = [trial for trial in trials if trial.state == "pruned"]
     return tuple(
         RungFacts(
             rung.epoch,
             rung.arrived,
             rung.went_on,
             rung.best,
-            tuple(t.name for t in trials if t.state == "pruned" and t.epochs == rung.epoch),
+            tuple(trial.name for trial in pruned if begin <= trial.epochs < end),
         )
-        for rung in progress_of(frozen, config, new_pace()).status(active=False).rungs
+        for rung, (begin, end) in zip(rungs, spans, strict=True)
     )
 
 

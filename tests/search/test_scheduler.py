@@ -42,7 +42,7 @@ class Arena:
     def __init__(self, folder: Path, config: SearchConfig) -> None:
         self.file, self.config = folder / "study.db", config
         self.reopen()
-        for _ in range(5):
+        for _ in range(len(NAMES) + 1):
             self.ledger.propose()
 
     def reopen(self) -> None:
@@ -66,7 +66,7 @@ class Arena:
         return {letters.get(name, name): score for name, score in scores.items()}
 
 
-NAMES = {letter: f"trial_{number:03d}" for number, letter in enumerate("abcd", start=1)}
+NAMES = {letter: f"trial_{number:03d}" for number, letter in enumerate("abcdef", start=1)}
 Make = Callable[[SearchConfig], Arena]
 
 
@@ -140,7 +140,7 @@ def test_who_goes_on_of_one_to_six_arrivals(
 # --- the scheduler -----------------------------------------------------------------------------
 
 
-def test_a_weak_trial_is_stopped_at_a_rung_and_nowhere_else(arena_of: Make) -> None:
+def test_a_weak_trial_is_stopped_at_a_rung_and_not_before(arena_of: Make) -> None:
     arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))  # rungs at 3 and 9
     for name, score in (("a", 0.5), ("b", 0.4)):
         for epoch in (1, 2, 3, 4):
@@ -153,13 +153,39 @@ def test_a_weak_trial_is_stopped_at_a_rung_and_nowhere_else(arena_of: Make) -> N
     assert arena.scheduler.stopped == {NAMES["c"]}
 
 
-def test_a_trial_is_judged_once_at_a_rung_with_the_score_it_had_there(arena_of: Make) -> None:
+def test_a_trial_is_stopped_after_a_rung_once_too_many_better_ones_have_arrived_there(
+    arena_of: Make,
+) -> None:
+    """floor(3 / 3), floor(4 / 3) and floor(5 / 3) are one place, floor(6 / 3) are two."""
     arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
-    for name, score in (("a", 0.5), ("b", 0.1), ("c", 0.6)):
-        assert arena.hears(name, 3, score) == CONTINUE
-    assert arena.hears("b", 4, 0.1) == CONTINUE  # by now it would be stopped
-    assert arena.hears("a", 5, 0.9) == CONTINUE
+    assert arena.hears("a", 3, 0.5) == CONTINUE
+    assert arena.hears("b", 3, 0.1) == CONTINUE
+    assert arena.hears("b", 4, 0.1) == CONTINUE  # two are too few to judge
+    assert arena.hears("c", 3, 0.6) == CONTINUE
+    assert arena.hears("b", 5, 0.9) == STOP  # by what it had at the rung, whatever it has now
+    assert arena.scheduler.stopped == {NAMES["b"]}
+    assert arena.hears("c", 4, 0.6) == CONTINUE
     assert arena.rung(3) == {"a": 0.5, "b": 0.1, "c": 0.6}
+
+
+def test_the_second_best_of_a_rung_goes_on_while_there_are_two_places(arena_of: Make) -> None:
+    arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
+    for name, score in (("trial_000", 0.1), ("a", 0.2), ("e", 0.3), ("f", 0.4), ("b", 0.8)):
+        arena.hears(name, 3, score)
+    assert arena.hears("c", 3, 0.9) == CONTINUE
+    assert arena.hears("b", 4, 0.8) == CONTINUE
+    assert arena.hears("d", 3, 0.85) == CONTINUE  # seven have arrived: still two places
+    assert arena.hears("b", 5, 0.8) == STOP
+    assert arena.hears("c", 4, 0.9) == CONTINUE
+
+
+def test_a_trial_has_to_stay_among_the_best_of_the_rungs_before_its_last(arena_of: Make) -> None:
+    arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
+    for name in ("a", "b"):
+        arena.hears(name, 3, 0.5)
+    assert arena.hears("a", 9, 0.7) == CONTINUE  # alone at the second rung
+    assert arena.hears("c", 3, 0.6) == CONTINUE
+    assert arena.hears("a", 10, 0.7) == STOP
 
 
 def test_the_hand_tuned_trial_is_never_stopped_but_sets_the_bar(arena_of: Make) -> None:
@@ -221,16 +247,16 @@ def test_the_rungs_of_a_killed_search_come_back_in_their_order(arena_of: Make) -
     assert before[3] == [("c", 0.1), ("a", 0.5), ("b", 0.4)]
 
 
-def test_a_repeated_report_is_judged_as_it_was_then_not_by_who_came_later(arena_of: Make) -> None:
-    """c passed as the first arrival; d was stopped as the fourth. Both stay so after a kill."""
+def test_after_a_kill_a_trial_is_judged_as_it_would_have_been_without(arena_of: Make) -> None:
+    """c passed as the first arrival, and would not have had another epoch."""
     arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
-    decisions = {}
     for name, score in (("c", 0.1), ("a", 0.5), ("b", 0.6), ("d", 0.4)):
-        decisions[name] = arena.hears(name, 3, score)
-    assert decisions == {"c": CONTINUE, "a": CONTINUE, "b": CONTINUE, "d": STOP}
+        arena.hears(name, 3, score)
+    without = {name: arena.hears(name, 4, 0.7) for name in "abcd"}
+    assert without == {"a": STOP, "b": CONTINUE, "c": STOP, "d": STOP}
     arena.reopen()
     for name, score in (("d", 0.4), ("b", 0.6), ("a", 0.5), ("c", 0.1)):
-        assert arena.hears(name, 3, score) == decisions[name]
+        assert arena.hears(name, 3, score) == without[name]
     assert list(arena.rung(3)) == ["c", "a", "b", "d"]
 
 

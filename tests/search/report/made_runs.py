@@ -7,6 +7,7 @@ from pathlib import Path
 from search.config import SearchConfig
 from search.ledger import Ledger, State
 from search.run_folder import RunFolder, new_run_folder
+from search.rungs import rung_epochs
 from search.space import load_space
 from trashseg.data.coco import load_coco
 from trashseg.data.folds import stratify
@@ -21,8 +22,10 @@ optim.decoder_lr: {float: [1.0e-4, 1.0e-2], log: true}
 Made = tuple[State | None, int, float]  # how a trial ended, None if it has not; epochs; best score
 
 
-def make_run(folder: Path, data: Path, trials: Sequence[Made], planned: int = 0) -> RunFolder:
-    """Trials of nine epochs with a rung at 3; after epoch e a trial has e / epochs of its score."""
+def make_run(
+    folder: Path, data: Path, trials: Sequence[Made], planned: int = 0, epochs: int = 9
+) -> RunFolder:
+    """Trials of `epochs` with rungs at 3, 9, ...; after epoch e of n a trial has e / n of its score."""
     folder.mkdir(exist_ok=True)
     (folder / "space.yaml").write_text(SPACE)
     settings = {
@@ -30,7 +33,7 @@ def make_run(folder: Path, data: Path, trials: Sequence[Made], planned: int = 0)
         "space": str(folder / "space.yaml"), "trials": planned or max(1, len(trials)),
         "grace_period": 3, "reduction_factor": 3, "tracking_uri": f"sqlite:///{folder}/mlflow.db",
     }  # fmt: skip
-    config = SearchConfig.model_validate({"epochs": 9, "search": settings})
+    config = SearchConfig.model_validate({"epochs": epochs, "search": settings})
     run, dataset, space = (
         new_run_folder(config),
         load_coco(data),
@@ -38,15 +41,15 @@ def make_run(folder: Path, data: Path, trials: Sequence[Made], planned: int = 0)
     )
     run.create(config, space, dataset, stratify(dataset, 5, 0))
     ledger = Ledger(run.study_db, config, space)
-    arrived = 0
-    for state, epochs, best in trials:
+    arrived = dict.fromkeys(rung_epochs(config), 0)
+    for state, trained, best in trials:
         name = ledger.propose()
-        for epoch in range(1, epochs + 1):
-            ledger.record_epoch(name, epoch, best * epoch / epochs)
-            if epoch == 3:
-                ledger.record_arrival(name, 3, before=arrived)
-                arrived += 1
-        scores = {"epoch": epochs, "best_miou": best, "best_miou_image": best / 2}
+        for epoch in range(1, trained + 1):
+            ledger.record_epoch(name, epoch, best * epoch / trained)
+            if epoch in arrived:
+                ledger.record_arrival(name, epoch, before=arrived[epoch])
+                arrived[epoch] += 1
+        scores = {"epoch": trained, "best_miou": best, "best_miou_image": best / 2}
         if state == "failed":
             ledger.end(name, state, {"error": "NonFiniteError: </script><b>inf</b>"})
         elif state is not None:

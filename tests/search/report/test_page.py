@@ -75,6 +75,16 @@ def test_hand_tuning_among_stopped_and_failed_trials_is_reported(
     assert read_embedded(page)["trials"][2]["error"].endswith("</script><b>inf</b>")
 
 
+def test_a_trial_that_was_overtaken_between_two_rungs_was_stopped_from_the_first_on(
+    tmp_path: Path, sample: Path
+) -> None:
+    made = [("finished", 20, 0.5), ("pruned", 4, 0.2), ("pruned", 9, 0.4), ("pruned", 11, 0.3)]
+    facts, _ = page_of(make_run(tmp_path, sample, made, epochs=20))
+    assert [(rung.epoch, rung.cut) for rung in facts.rungs] == [
+        (3, ("trial_001",)), (9, ("trial_002", "trial_003")),
+    ]  # fmt: skip
+
+
 def test_hand_tuning_that_failed_is_said_to_have_no_score(tmp_path: Path, sample: Path) -> None:
     facts, _ = page_of(make_run(tmp_path, sample, [("failed", 0, 0), ("finished", 9, 0.25)]))
     assert wording.verdicts(facts)[0] == (
