@@ -250,8 +250,10 @@ def test_the_rungs_of_a_killed_search_come_back_in_their_order(arena_of: Make) -
 def test_after_a_kill_a_trial_is_judged_as_it_would_have_been_without(arena_of: Make) -> None:
     """c passed as the first arrival, and would not have had another epoch."""
     arena = arena_of(make_config(epochs=12, grace=3, factor=3.0))
+    decisions = {}
     for name, score in (("c", 0.1), ("a", 0.5), ("b", 0.6), ("d", 0.4)):
-        arena.hears(name, 3, score)
+        decisions[name] = arena.hears(name, 3, score)
+    assert decisions == {"c": CONTINUE, "a": CONTINUE, "b": CONTINUE, "d": STOP}
     without = {name: arena.hears(name, 4, 0.7) for name in "abcd"}
     assert without == {"a": STOP, "b": CONTINUE, "c": STOP, "d": STOP}
     arena.reopen()
