@@ -5,13 +5,13 @@ The ledger tells of each event when it has entered it. So the terminal of a sear
 """
 
 import time
-from bisect import bisect_right, insort
+from bisect import insort
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from search.config import SearchConfig
-from search.rungs import passes
+from search.rungs import goes_on
 from trashseg.files import write_json
 
 ENDS = ("finished", "pruned", "failed")
@@ -151,10 +151,8 @@ class Progress:
         """The trial is the next that arrives at the rung of that epoch; hand tuning always goes on."""
         rung = self._rungs.setdefault(milestone, SeenRung())
         insort(rung.scores, score)
-        arrived = len(rung.scores)
-        better = arrived - bisect_right(rung.scores, score)
         spared = self._hand_tuned is not None and name == self._hand_tuned.name
-        rung.went_on += spared or passes(better, arrived, self._reduction_factor)
+        rung.went_on += spared or goes_on(score, rung.scores, self._reduction_factor)
 
     def ended(self, name: str, state: str) -> None:
         self._epochs_of_ended += len(self._open.pop(name).scores)

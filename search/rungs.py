@@ -1,7 +1,8 @@
 """Where successive halving looks at a trial, and which of those that arrive there go on."""
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from search.config import SearchConfig
 
@@ -17,19 +18,17 @@ def rung_epochs(config: SearchConfig) -> list[int]:
     return sorted(set(epochs))
 
 
-def goes_on(score: float, rung: Mapping[str, float], reduction_factor: float) -> bool:
-    """Whether a trial that reached `rung` with `score` (which the rung has already) goes on.
+def goes_on(score: float, arrived: Sequence[float], reduction_factor: float) -> bool:
+    """Whether a trial goes on that came to a rung with `score`, which is among the scores, in ascending
+    order, of all that have `arrived` there.
 
     All do until the rung has seen 3 trials, or `reduction_factor`; then the best
     1 / reduction_factor of those that have arrived do, at least one.
     """
-    better = sum(other > score for other in rung.values())
-    return passes(better, len(rung), reduction_factor)
-
-
-def passes(better: int, arrived: int, reduction_factor: float) -> bool:
-    """Whether the last of `arrived` trials goes on when `better` of them have a higher score."""
-    return arrived < fewest_to_judge(reduction_factor) or better < places(arrived, reduction_factor)
+    if len(arrived) < fewest_to_judge(reduction_factor):
+        return True
+    better = len(arrived) - bisect_right(arrived, score)
+    return better < places(len(arrived), reduction_factor)
 
 
 def fewest_to_judge(reduction_factor: float) -> int:

@@ -11,6 +11,7 @@ while better ones arrive behind them. Here it is judged again after every epoch,
 since: what that is worth is in docs/performance.md, Search efficiency.
 """
 
+from bisect import insort
 from typing import TYPE_CHECKING, Any, Self
 
 from ray.tune.experiment import Trial
@@ -39,6 +40,7 @@ class SuccessiveHalving(FIFOScheduler):
         self.rungs: dict[int, dict[str, float]] = {
             epoch: known.get(epoch, {}) for epoch in rung_epochs(config)
         }
+        self._arrived = {epoch: sorted(rung.values()) for epoch, rung in self.rungs.items()}
         self.stopped: set[str] = set()  # trials that were judged too weak, until they have ended
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -61,6 +63,7 @@ class SuccessiveHalving(FIFOScheduler):
             if rung is not None and name not in rung:
                 self._ledger.record_arrival(name, epoch, before=len(rung))
                 rung[name] = score
+                insort(self._arrived[epoch], score)
         if result["finished"] or name == HAND_TUNED or self._is_among_the_best(name):
             return str(TrialScheduler.CONTINUE)
         self.stopped.add(name)
@@ -68,7 +71,7 @@ class SuccessiveHalving(FIFOScheduler):
 
     def _is_among_the_best(self, name: str) -> bool:
         return all(
-            goes_on(rung[name], rung, self._reduction_factor)
-            for rung in self.rungs.values()
+            goes_on(rung[name], self._arrived[epoch], self._reduction_factor)
+            for epoch, rung in self.rungs.items()
             if name in rung
         )

@@ -103,12 +103,9 @@ def test_rungs_are_the_grace_period_times_powers_below_the_last_epoch(
 
 def passes(scores: list[float], factor: float) -> list[bool]:
     """Whether each score goes on, arriving one after another."""
-    rung: dict[str, float] = {}
-    answers = []
-    for number, score in enumerate(scores):
-        rung[str(number)] = score
-        answers.append(goes_on(score, rung, factor))
-    return answers
+    return [
+        goes_on(score, sorted(scores[: number + 1]), factor) for number, score in enumerate(scores)
+    ]
 
 
 @pytest.mark.parametrize(
