@@ -67,7 +67,8 @@ results: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m bench
 
-# how many epochs a search needs, simulated: one to two hours on 2 cores; the same command goes on after a kill
+# how many epochs a search needs, simulated: one to three hours on 2 cores; the same command goes on after a kill, and
+# after a change of our policy runs that alone
 bench-search: .venv/installed
 	$(BIN)/python -m bench.search_efficiency
 

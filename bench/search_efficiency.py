@@ -5,7 +5,8 @@ bench/search_outcomes.py.
 
 The policy's settings were chosen on every other data set, from the first on; what is reported comes from
 the rest. `python -m bench.search_efficiency` runs all of that, goes on after a kill, and writes the
-table of docs/performance.md; `python -m bench search` runs a part.
+table of docs/performance.md; `python -m bench search` runs a part. After a change of ours the others,
+which are most of the work, are not run again.
 """
 
 import argparse
@@ -15,9 +16,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cache
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -52,19 +52,30 @@ PART_TASKS, PART_SEEDS, PART_WORKERS = 3, 2, (1, 16)  # of `python -m bench sear
 
 @dataclass(frozen=True)
 class Job:
+    """The searches of one policy with so many workers on one data set, a seed after the other."""
+
     task: str
+    policy: str
     workers: int
     seeds: int
+    targets: tuple[float, ...] = ()
+    """By seed, what ours is to be worth: what random search came to. Of ours alone."""
 
     @property
     def file(self) -> Path:
-        return KEPT / code() / f"{self.task}_{self.workers}_workers_{self.seeds}_seeds.json"
+        name = f"{self.task}_{self.policy}_{self.workers}_workers_{self.seeds}_seeds.json"
+        return KEPT / code(self.policy) / name.replace(" ", "_")
 
 
-@cache
-def code() -> str:
-    """A name of what decides the outcomes: they are kept for it alone."""
-    files = [*(ROOT / "search").glob("*.py"), *(ROOT / "bench").glob("*.py"), SETTINGS]
+def code(policy: str) -> str:
+    """A name of what decides the policy's outcomes: they are kept for it alone."""
+    files = {
+        *(ROOT / "bench").glob("*.py"),
+        ROOT / "search" / "space.py",
+        ROOT / "requirements.lock",
+    }
+    if policy == "ours":
+        files |= {*(ROOT / "search").glob("*.py"), SETTINGS}
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:12]
 
 
@@ -75,12 +86,11 @@ def run() -> list[Comparison]:
         return [Comparison("search efficiency", "epochs", Bar("<=", 0.15), note=missing)]
     check_equal()
     tasks = load_tasks()[1::2][:PART_TASKS]
-    jobs = [Job(*each, PART_SEEDS) for each in product(tasks, PART_WORKERS)]
     note = (
         f"a part of `make bench-search`: {len(tasks)} of 17 data sets, {PART_SEEDS} of {SEEDS} seeds; "
         "docs/performance.md has all"
     )
-    return comparisons(simulate_all(jobs), note)
+    return comparisons(campaign(tasks, PART_WORKERS, PART_SEEDS), note)
 
 
 def check_equal() -> None:
@@ -107,35 +117,52 @@ def check_equal() -> None:
 # --- simulations -----------------------------------------------------------------------------------
 
 
-def simulate_all(jobs: Sequence[Job], keep: bool = False) -> list[Outcome]:
+def campaign(
+    tasks: Sequence[str], workers: Sequence[int], seeds: int, keep: bool = False
+) -> list[Outcome]:
+    """Of all policies; ours comes last, because random search says what it is to be worth."""
+    jobs = [Job(*each, seeds) for each in product(tasks, POLICIES, workers)]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        others = simulate_all(pool, [job for job in jobs if job.policy != "ours"], keep)
+        targets = {
+            (one.task, one.workers, one.seed): one.worth[RANDOM_BUDGET]
+            for one in others
+            if one.policy == "random"
+        }
+        ours = [
+            replace(job, targets=tuple(targets[job.task, job.workers, n] for n in range(seeds)))
+            for job in jobs
+            if job.policy == "ours"
+        ]
+        return others + simulate_all(pool, ours, keep)
+
+
+def simulate_all(pool: Executor, jobs: Sequence[Job], keep: bool) -> list[Outcome]:
     """Of every job, each CPU one at a time; those that were kept are not run again."""
     outcomes: list[Outcome] = []
     known = [job for job in jobs if keep and job.file.is_file()]
     for job in known:
         outcomes += TypeAdapter(list[Outcome]).validate_json(job.file.read_text())
     missing = [job for job in jobs if job not in known]
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        for job, found in zip(missing, pool.map(simulate, missing), strict=True):
-            outcomes += found
-            if keep:
-                job.file.parent.mkdir(parents=True, exist_ok=True)
-                write_text(job.file, json.dumps([asdict(one) for one in found]))
-                print(f"{job.task}, {job.workers} workers: done", flush=True)
+    for job, found in zip(missing, pool.map(simulate, missing), strict=True):
+        outcomes += found
+        if keep:
+            job.file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(job.file, json.dumps([asdict(one) for one in found]))
+            print(f"{job.task}, {job.policy}, {job.workers} workers: done", flush=True)
     return outcomes
 
 
 def simulate(job: Job) -> list[Outcome]:
-    """All policies on one data set, seed by seed; in a process of its own."""
+    """In a process of its own."""
     speed_up_tpe()
-    task, outcomes = Task(job.task), []
-    for seed in range(job.seeds):
-        reference = play(task, "random", job.workers, seed, RANDOM_BUDGET)
-        outcomes.append(reference)
-        for name in POLICIES:
-            if name != "random":
-                target = reference.worth[RANDOM_BUDGET] if name == "ours" else None
-                outcomes.append(play(task, name, job.workers, seed, max(BUDGETS), target))
-    return outcomes
+    task = Task(job.task)
+    budget = RANDOM_BUDGET if job.policy == "random" else max(BUDGETS)
+    targets = job.targets or [None] * job.seeds
+    return [
+        play(task, job.policy, job.workers, seed, budget, target)
+        for seed, target in enumerate(targets)
+    ]
 
 
 def play(
@@ -187,8 +214,7 @@ def main() -> int:
     seeds = parser.parse_args().seeds
     check_equal()
     tasks = load_tasks()[1::2]
-    jobs = [Job(*each, seeds) for each in product(tasks, WORKERS)]
-    table = page_table(simulate_all(jobs, keep=True))
+    table = page_table(campaign(tasks, WORKERS, seeds, keep=True))
     shown = f"{len(tasks)} data sets, {seeds} seeds each.\n\n{table}"
     print(shown)
     before, _, rest = PAGE.read_text().partition(BEGIN)
