@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -121,20 +121,20 @@ def campaign(
     tasks: Sequence[str], workers: Sequence[int], seeds: int, keep: bool = False
 ) -> list[Outcome]:
     """Of all policies; ours comes last, because random search says what it is to be worth."""
-    jobs = [Job(*each, seeds) for each in product(tasks, POLICIES, workers)]
+    others = [name for name in POLICIES if name != "ours"]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        others = simulate_all(pool, [job for job in jobs if job.policy != "ours"], keep)
-        targets = {
+        jobs = [Job(*each, seeds) for each in product(tasks, others, workers)]
+        outcomes = simulate_all(pool, jobs, keep)
+        found = {
             (one.task, one.workers, one.seed): one.worth[RANDOM_BUDGET]
-            for one in others
+            for one in outcomes
             if one.policy == "random"
         }
-        ours = [
-            replace(job, targets=tuple(targets[job.task, job.workers, n] for n in range(seeds)))
-            for job in jobs
-            if job.policy == "ours"
+        jobs = [
+            Job(task, "ours", count, seeds, tuple(found[task, count, n] for n in range(seeds)))
+            for task, count in product(tasks, workers)
         ]
-        return others + simulate_all(pool, ours, keep)
+        return outcomes + simulate_all(pool, jobs, keep)
 
 
 def simulate_all(pool: Executor, jobs: Sequence[Job], keep: bool) -> list[Outcome]:

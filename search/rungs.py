@@ -1,8 +1,8 @@
 """Where successive halving looks at a trial, and which of those that arrive there go on."""
 
 import math
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_right, insort
+from collections.abc import Mapping, Sequence
 
 from search.config import SearchConfig
 
@@ -16,6 +16,23 @@ def rung_epochs(config: SearchConfig) -> list[int]:
         epochs.append(round(milestone))
         milestone *= config.search.reduction_factor
     return sorted(set(epochs))
+
+
+class Arrivals:
+    """Who has come to a rung, with what score, in order: a place among them is looked up."""
+
+    def __init__(self, scores: Mapping[str, float]) -> None:
+        self.scores = dict(scores)  # by trial, in the order of their arrival
+        self._ascending = sorted(scores.values())
+
+    def add(self, name: str, score: float) -> None:
+        """The next one."""
+        self.scores[name] = score
+        insort(self._ascending, score)
+
+    def lets_go_on(self, name: str, reduction_factor: float) -> bool:
+        """As of now, one that has come here."""
+        return goes_on(self.scores[name], self._ascending, reduction_factor)
 
 
 def goes_on(score: float, arrived: Sequence[float], reduction_factor: float) -> bool:

@@ -11,7 +11,6 @@ while better ones arrive behind them. Here it is judged again after every epoch,
 since: what that is worth is in docs/performance.md, Search efficiency.
 """
 
-from bisect import insort
 from typing import TYPE_CHECKING, Any, Self
 
 from ray.tune.experiment import Trial
@@ -19,7 +18,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.config import SearchConfig
 from search.ledger import HAND_TUNED, Ledger
-from search.rungs import goes_on, rung_epochs
+from search.rungs import Arrivals, rung_epochs
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -37,10 +36,7 @@ class SuccessiveHalving(FIFOScheduler):
         self._reduction_factor = config.search.reduction_factor
         self._ledger = ledger
         known = ledger.rungs()
-        self.rungs: dict[int, dict[str, float]] = {
-            epoch: known.get(epoch, {}) for epoch in rung_epochs(config)
-        }
-        self._arrived = {epoch: sorted(rung.values()) for epoch, rung in self.rungs.items()}
+        self.rungs = {epoch: Arrivals(known.get(epoch, {})) for epoch in rung_epochs(config)}
         self.stopped: set[str] = set()  # trials that were judged too weak, until they have ended
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -60,10 +56,9 @@ class SuccessiveHalving(FIFOScheduler):
         rung = self.rungs.get(epoch)
         with self._ledger.together():
             self._ledger.record_epoch(name, epoch, score)
-            if rung is not None and name not in rung:
-                self._ledger.record_arrival(name, epoch, before=len(rung))
-                rung[name] = score
-                insort(self._arrived[epoch], score)
+            if rung is not None and name not in rung.scores:
+                self._ledger.record_arrival(name, epoch, before=len(rung.scores))
+                rung.add(name, score)
         if result["finished"] or name == HAND_TUNED or self._is_among_the_best(name):
             return str(TrialScheduler.CONTINUE)
         self.stopped.add(name)
@@ -71,7 +66,7 @@ class SuccessiveHalving(FIFOScheduler):
 
     def _is_among_the_best(self, name: str) -> bool:
         return all(
-            goes_on(rung[name], self._arrived[epoch], self._reduction_factor)
-            for epoch, rung in self.rungs.items()
-            if name in rung
+            rung.lets_go_on(name, self._reduction_factor)
+            for rung in self.rungs.values()
+            if name in rung.scores
         )

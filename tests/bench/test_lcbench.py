@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from bench.lcbench import EPOCHS, INPUTS, Task, folder, load_space, load_tasks
+from bench.lcbench import EPOCHS, INPUTS, Task, load_space, load_tasks
 from search.config import SearchConfig
 from search.space import Point
+from tests.bench.surrogate import needs_surrogate
 
-pytestmark = pytest.mark.skipif(
-    not folder().is_dir(), reason=f"{folder()} is not there: the surrogate is tested where it is"
-)
+pytestmark = needs_surrogate
 POINT: Point = {
     "batch_size": 64, "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.01,
     "num_layers": 3, "max_units": 256, "max_dropout": 0.2,

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from bench import search_efficiency
-from bench.lcbench import folder, load_tasks
+from bench.lcbench import load_tasks
 from bench.policies import POLICIES
 from bench.search_efficiency import Job, campaign, code
 from bench.search_outcomes import BUDGETS, RANDOM_BUDGET
+from tests.bench.surrogate import needs_surrogate
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_what_all_are_simulated_with_runs_all_again(tree: Path, changed: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not folder().is_dir(), reason=f"{folder()} is not there")
+@needs_surrogate
 def test_a_campaign_goes_on_from_what_it_has_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

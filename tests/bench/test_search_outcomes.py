@@ -3,9 +3,10 @@
 import pytest
 
 from bench import search_outcomes
-from bench.lcbench import Task, folder
+from bench.lcbench import Task
 from bench.search_efficiency import check_equal
 from bench.search_outcomes import BUDGETS, Outcome, closest, comparisons, epochs_ratio, regrets
+from tests.bench.surrogate import needs_surrogate
 
 
 def outcome(policy: str, worth: float, seed: int = 0, reached: int | None = None) -> Outcome:
@@ -51,11 +52,11 @@ def test_bars_are_those_of_epochs_of_reliability_and_of_regret(outcomes: list[Ou
     assert (regret.ratio, regret.met) == (pytest.approx(0.5), True)
 
 
-@pytest.mark.skipif(not folder().is_dir(), reason=f"{folder()} is not there")
+@needs_surrogate
 def test_the_simulations_ledger_proposes_what_one_on_disk_does() -> None:
     check_equal()  # raises where it does not
 
 
-@pytest.mark.skipif(not folder().is_dir(), reason=f"{folder()} is not there")
+@needs_surrogate
 def test_a_usual_configuration_is_neither_the_best_nor_chance() -> None:
     assert 0.5 < search_outcomes.typical(Task("3945"), count=50) < 0.95

@@ -126,8 +126,8 @@ def test_our_own_searcher_and_scheduler_hear_of_every_epoch_and_every_end(policy
             break
     trials = searcher._ledger.trials
     heard = {t.user_attrs["trial_id"]: len(t.intermediate_values) for t in trials}
-    # A worker that has just begun its next trial has told nothing of it yet.
-    assert {name: n for name, n in heard.items() if n} == epochs
+    # The newest may only just have begun, and not have told of an epoch.
+    assert heard == {list(heard)[-1]: 0, **epochs}
     assert trials[0].state == TrialState.COMPLETE  # the hand-tuned one is never stopped
     assert [t.state for t in trials].count(TrialState.RUNNING) == 3
     assert [t.state for t in trials].count(TrialState.PRUNED) > 10

@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from search.config import SearchConfig
-from search.rungs import goes_on, rung_epochs
+from search.rungs import Arrivals, rung_epochs
 from search.scheduler import SuccessiveHalving
 from search.space import load_space
 from tests.search.ledgers import open_ledger
@@ -62,7 +62,7 @@ class Arena:
 
     def rung(self, epoch: int) -> dict[str, float]:
         letters = {name: letter for letter, name in NAMES.items()}
-        scores = self.scheduler.rungs[epoch]
+        scores = self.scheduler.rungs[epoch].scores
         return {letters.get(name, name): score for name, score in scores.items()}
 
 
@@ -103,9 +103,12 @@ def test_rungs_are_the_grace_period_times_powers_below_the_last_epoch(
 
 def passes(scores: list[float], factor: float) -> list[bool]:
     """Whether each score goes on, arriving one after another."""
-    return [
-        goes_on(score, sorted(scores[: number + 1]), factor) for number, score in enumerate(scores)
-    ]
+    rung = Arrivals({})
+    answers = []
+    for number, score in enumerate(scores):
+        rung.add(str(number), score)
+        answers.append(rung.lets_go_on(str(number), factor))
+    return answers
 
 
 @pytest.mark.parametrize(
