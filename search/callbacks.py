@@ -11,21 +11,22 @@ from ray.tune.experiment import Trial
 
 from search.checkpoint_store import open_store
 from search.config import SearchConfig
-from search.ledger import HAND_TUNED, NAME, STATES, Ledger
+from search.kept_weights import KeptWeights
+from search.ledger import HAND_TUNED, NAME, STATES, Ledger, State
 from search.live import SearchDisplay
 from search.patience import TimeBudget, wait_for_room
 from search.ray_metrics import RayMetrics
-from search.resume import drop_weights
 from search.run_folder import RunFolder
 from search.space import Space
 from search.tracking import Tracker
-from trashseg.checkpoint import latest_checkpoint
+from trashseg.checkpoint import CHECKPOINTS, latest_checkpoint
 
 SHOW_SECONDS = 0.5  # between two drawings of the table
 
 
 class SearchCallback(Callback):
-    """Logs every trial to its own MLflow run and to the display, and drops its weights at its end.
+    """Logs every trial to its own MLflow run and to the display, and has its weights dropped at its
+    end, or kept for the final choice.
 
     What was logged before is not logged again: a trial that was taken up again repeats its last epoch.
     """
@@ -43,6 +44,7 @@ class SearchCallback(Callback):
         self._run, self._config, self._space, self._ledger = run, config, space, ledger
         self._tracker, self._display, self._budget = tracker, display, budget
         self._store = open_store(config.search.checkpoint_uri, config.search.name)
+        self._weights = KeptWeights(run, config)
         self._metrics = RayMetrics(config)
         self._shown = -math.inf  # when, by the monotonic clock
 
@@ -98,14 +100,15 @@ class SearchCallback(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._display.line(f"{trial} lost its worker, it goes on after its last whole epoch")
 
-    def trial_ended(self, name: str, state: str, facts: Mapping[str, Any]) -> None:
-        """The ledger has it: close its MLflow run, drop its weights."""
+    def trial_ended(self, name: str, state: State, facts: Mapping[str, Any]) -> None:
+        """The ledger has it: close its MLflow run, drop its weights or keep them."""
         if not self._tracker.has_started(f"trial/{name}"):
             self._start(name)  # its worker never came up: Tune told of no start
         detail = {"pruned": f"at epoch {facts.get('epoch')}", "failed": facts.get("error", "")}.get(
             state, ""
         )
         self._close(name, state, detail, facts.get("traceback", ""))
+        self._weights.trial_ended(name, state, facts)
         self._display.trial_ended(name, state, detail, facts.get(self._config.score_key))
 
     def catch_up(self) -> None:
@@ -114,26 +117,22 @@ class SearchCallback(Callback):
             name = trial.user_attrs[NAME]
             if trial.state not in STATES:
                 continue
+            state, facts = STATES[trial.state], trial.user_attrs
             if not self._tracker.has_ended(f"trial/{name}"):
-                self.trial_ended(name, STATES[trial.state], trial.user_attrs)
-            self._drop(name)
+                self.trial_ended(name, state, facts)
+            else:
+                self._weights.trial_ended(name, state, facts)
 
-    def _close(self, name: str, state: str, detail: str, traceback: str) -> None:
+    def _close(self, name: str, state: State, detail: str, traceback: str) -> None:
         what = f"trial/{name}"
         self._store.pull(f"trials/{name}", self._run.trial(name), only="/pictures/")
-        checkpoint = latest_checkpoint(
-            self._run.trial(name) / f"fold_{self._config.search.folds[0]}"
-        )
+        first = self._run.trial_fold(name, self._config.search.folds[0])
+        checkpoint = latest_checkpoint(first / CHECKPOINTS)
         if checkpoint:
             self._tracker.log_files(what, checkpoint / "pictures", "pictures")
         if traceback:
             self._tracker.log_text(what, traceback, "traceback.txt")
         self._tracker.end(what, state, detail)
-        self._drop(name)
-
-    def _drop(self, name: str) -> None:
-        self._store.drop(f"trials/{name}", self._run.trial(name))
-        drop_weights(self._run, name)
 
 
 REPORTED = re.compile(  # of a trial's result, in which Tune puts much of its own

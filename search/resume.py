@@ -1,7 +1,6 @@
 """Going on with a search: is it the same one, and what did the last command not get to do?"""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -79,10 +78,3 @@ def check_trials(ledger: Ledger, config: SearchConfig, run: RunFolder) -> None:
             f"--trials {config.search.trials}: {run.path} has {ledger.proposed} trials already: "
             "ask for more, or leave it out"
         )
-
-
-def drop_weights(run: RunFolder, name: str) -> None:
-    """Delete an ended trial's checkpoints: winners are trained again on every fold, so they served
-    only to go on after a crash. Its attempts stay."""
-    for folder in run.trial(name).glob("fold_*"):
-        shutil.rmtree(folder)

@@ -17,6 +17,7 @@ from search.checkpoint_store import LOCK, CheckpointStore, open_store
 from search.cluster import TrialResources, connect, divide
 from search.config import SearchConfig
 from search.display import Display
+from search.kept_weights import take_over
 from search.results import best_trials
 from search.run_folder import RunFolder
 from search.tracking import Tracker
@@ -96,8 +97,9 @@ def train_folds(
     within: Callable[[Tracker], Frame] = nullcontext,
     survived: tuple[type[TrashSegError], ...] = (),
 ) -> None:
-    """What exists is kept as it is, what was begun goes on from its last epoch. All of it happens
-    `within` a frame, which can say more to MLflow before and after. `why` is told to the user.
+    """What exists is kept as it is; what was begun, also by the search (search/kept_weights.py), goes
+    on from its last epoch. All of it happens `within` a frame, which can say more to MLflow before and
+    after. `why` is told to the user.
 
     Raises the first error of a fold, after stopping the others, unless it is one that is `survived`:
     that fold then is missing in the end.
@@ -186,6 +188,7 @@ def _train_fold(
         resources = local_resources(cpus)
         place = {"hostname": socket.gethostname(), "device": device_name(resources.device)}
         write_json(model.folder / "place.json", place)
+        take_over(run, model)
         scores = train_in_rounds(
             model.config,
             dataset,

@@ -81,8 +81,12 @@ class RunFolder:
         return self.path / "pace.json"
 
     def trial(self, name: str) -> Path:
-        """What an open trial needs to go on: a checkpoint a fold, its attempts."""
+        """What an open trial goes on with, and the best finished ones leave (search/kept_weights.py)."""
         return self.path / "trials" / name
+
+    def trial_fold(self, name: str, fold: int) -> Path:
+        """Checkpoints and pseudo labels, as they lie in `fold`."""
+        return self.trial(name) / f"fold_{fold}"
 
     @property
     def mlflow(self) -> Path:

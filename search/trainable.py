@@ -89,7 +89,7 @@ def train_folds(point: Point, setting: TrialSetting, name: str, store: Checkpoin
         store.push(f"trials/{name}", folder)
 
     trainings = {
-        fold: build_training(point, setting, fold, folder, keep)
+        fold: build_training(point, setting, fold, setting.run.trial_fold(name, fold), keep)
         for fold in setting.config.search.folds
     }
     trial = Lockstep(trainings, setting.config.metric)
@@ -143,10 +143,11 @@ def build_training(
     point: Point,
     setting: TrialSetting,
     fold: int,
-    folder: Path,
+    out: Path,
     on_teacher_epoch: Callable[[Metrics], None] = lambda metrics: None,
 ) -> "FoldTraining":
     """The training whose epochs are reported; rounds before it, of pseudo labels, are trained first."""
+    from trashseg.checkpoint import CHECKPOINTS
     from trashseg.device import local_resources
     from trashseg.rounds import train_teachers
     from trashseg.train import FoldTraining
@@ -154,10 +155,15 @@ def build_training(
     config = setting.space.apply(setting.config.train, point)
     dataset = _open_dataset(setting.config.search.data_dir)
     resources = local_resources(setting.cpus, setting.gpu_memory)
-    out = folder / f"fold_{fold}"
     pseudo = train_teachers(config, dataset, setting.folds, fold, out, resources, on_teacher_epoch)
     return FoldTraining(
-        config, dataset, setting.folds, fold, checkpoints=out, resources=resources, pseudo=pseudo
+        config,
+        dataset,
+        setting.folds,
+        fold,
+        checkpoints=out / CHECKPOINTS,
+        resources=resources,
+        pseudo=pseudo,
     )
 
 

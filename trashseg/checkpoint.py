@@ -34,6 +34,8 @@ from trashseg.optim import Schedule
 FULL = os.strerror(errno.ENOSPC)
 ROOM_FOR_A_BLOCK = 2**20  # bytes; a disk with less is full
 
+CHECKPOINTS = "checkpoints"  # their folder in a fold's
+
 UNREADABLE = (  # what torch and safetensors raise on a file that is not whole, or not theirs
     OSError,
     EOFError,

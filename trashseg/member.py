@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from trashseg.augment import normalize
-from trashseg.checkpoint import read_weights, write_weights
+from trashseg.checkpoint import CHECKPOINTS, read_weights, write_weights
 from trashseg.config import TrainConfig, fingerprint
 from trashseg.config_file import load_train_config, write_yaml
 from trashseg.data.cache import dataset_key, resize_photo
@@ -77,7 +77,7 @@ def train_member(
     too. Raises as `FoldTraining` does, and CheckpointError where `out` holds a fold of another
     configuration.
     """
-    checkpoints = out / "checkpoints"
+    checkpoints = out / CHECKPOINTS
     if (done := member_scores(out, config)) is not None:
         shutil.rmtree(checkpoints, ignore_errors=True)  # where a kill came before they were deleted
         return done

@@ -2,7 +2,7 @@
 
 Beginnings and ends are those that MLflow was told (runs/NAME/mlflow/events.jsonl), seconds of training
 those that each epoch reported. A training that was cut off and taken up again counts once, its pause
-as part of its span.
+as part of its span; a trial that went on as a fold counts as a trial.
 """
 
 import json
@@ -80,14 +80,15 @@ def read_times(
             machines(places),
         )
     ]
-    if trainings:
+    own = [training for training in trainings if not training.from_search]
+    if own:
         work.append(
             Work(
                 "folds",
-                len(trainings),
-                sum(training.epochs for training in trainings),
-                sum(training.seconds for training in trainings),
-                machines({(training.host, training.device) for training in trainings}),
+                len(own),
+                sum(training.epochs for training in own),
+                sum(training.seconds for training in own),
+                machines({(training.host, training.device) for training in own}),
             )
         )
     named = {f"trial/{trial.user_attrs[NAME]}" for trial in frozen}

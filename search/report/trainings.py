@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from search.config import SearchConfig
+from search.kept_weights import FROM_SEARCH
 from search.ledger import HAND_TUNED
 from search.report.trials import TrialFacts, by_rank
 from search.results import Standing
@@ -37,6 +38,8 @@ class Training:
     host: str
     """Of the machine that ended it, empty where the run does not know."""
     device: str
+    from_search: bool
+    """Whether it is what the search had trained as a trial: its time is counted there."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def _training(folder: Path, seed: int) -> Training:
         seconds=sum(epoch["seconds"] for epoch in history),
         host=place.get("hostname", ""),
         device=place.get("device", ""),
+        from_search=(folder / FROM_SEARCH).is_file(),
     )
 
 

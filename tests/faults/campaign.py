@@ -25,6 +25,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from search.ledger import read_trials
+from search.results import finished_trials
 from search.run_folder import RunFolder
 from search.rungs import rung_epochs
 from tests.faults.observed_trial import (
@@ -245,7 +246,9 @@ def check(search: Search) -> None:
                     if milestone in t.intermediate_values]  # fmt: skip
         assert sorted(arrivals) == list(range(len(arrivals)))
     check_mlflow(search, {t.user_attrs["trial_id"]: len(t.intermediate_values) for t in trials})
-    assert not list(search.run.path.glob("trials/*/fold_*")), "weights of ended trials are left"
+    kept = {folder.parent.name for folder in search.run.path.glob("trials/*/fold_*")}
+    best = finished_trials(search.run)[: search.run.config.search.finalists]
+    assert kept == {name for name, _ in best}, "weights are those of the finalists"
 
 
 def check_mlflow(search: Search, epochs: dict[str, int]) -> None:

@@ -18,13 +18,13 @@ unobserved = FoldTraining.next_epoch
 
 def next_epoch(self: FoldTraining) -> Metrics:
     observed = Path(os.environ[OBSERVED])
-    if self._checkpoints.parent.name == os.environ.get(HELD) and not self.history:
+    if self._checkpoints.parts[-3] == os.environ.get(HELD) and not self.history:
         waits_file(observed).touch()
         while not let_go_file(observed).exists():
             time.sleep(0.05)
     metrics = unobserved(self)
     assert self.checkpoint is not None
-    _, trial, fold, epoch = self.checkpoint.parts[-4:]
+    trial, fold, _, epoch = self.checkpoint.parts[-4:]
     line = f"{trial} {fold} {epoch}\n"
     file = os.open(observed, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, line.encode())  # one write: whole, whoever else writes

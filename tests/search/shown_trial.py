@@ -12,7 +12,7 @@ unseen_epoch = FoldTraining.next_epoch
 
 def noted_epoch(self: FoldTraining) -> Metrics:
     [title, *_] = Path("/proc/self/cmdline").read_text().split("\0")
-    with noted_file(self._checkpoints.parents[1]).open("a") as file:
+    with noted_file(self._checkpoints.parents[2]).open("a") as file:
         file.write(f"{os.getpid()} {title}\n")
     return unseen_epoch(self)
 

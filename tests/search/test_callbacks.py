@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 
 from search.callbacks import SearchCallback
 from search.config import SearchConfig
+from search.ledger import State
 from search.live import SearchDisplay
 from search.patience import TimeBudget
 from search.run_folder import RunFolder
@@ -84,7 +85,7 @@ def scene(tmp_path: Path) -> Scene:
 
 
 def weights_of(scene: Scene, name: str) -> Path:
-    folder = scene.run.trial(name) / "fold_0" / "epoch_0003"
+    folder = scene.run.trial_fold(name, 0) / "checkpoints" / "epoch_0003"
     (folder / "pictures").mkdir(parents=True)
     (folder / "pictures" / "scene.png").write_bytes(b"png")
     (folder / "model.safetensors").write_bytes(b"weights")
@@ -92,15 +93,15 @@ def weights_of(scene: Scene, name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("state", "facts", "expected"),
+    ("state", "facts", "expected", "kept"),
     [
-        ("finished", {"epoch": 9, "best_miou": 0.5}, ("FINISHED", "finished")),
-        ("pruned", {"epoch": 3, "best_miou": 0.5}, ("KILLED", "pruned at epoch 3")),
-        ("failed", {"error": "ValueError: [/x]"}, ("FAILED", "failed ValueError: [/x]")),
+        ("finished", {"epoch": 9, "best_miou": 0.5}, ("FINISHED", "finished"), True),
+        ("pruned", {"epoch": 3, "best_miou": 0.5}, ("KILLED", "pruned at epoch 3"), False),
+        ("failed", {"error": "ValueError: [/x]"}, ("FAILED", "failed ValueError: [/x]"), False),
     ],
 )  # fmt: skip
-def test_a_trial_that_ends_is_closed_with_its_pictures_and_without_its_weights(
-    scene: Scene, state: str, facts: dict[str, Any], expected: tuple[str, str]
+def test_a_trial_that_ends_is_closed_with_its_pictures_and_only_a_finished_one_keeps_its_weights(
+    scene: Scene, state: State, facts: dict[str, Any], expected: tuple[str, str], kept: bool
 ) -> None:
     scene.start("trial_001")
     assert scene.state("trial_001") == ("RUNNING", "")
@@ -113,7 +114,7 @@ def test_a_trial_that_ends_is_closed_with_its_pictures_and_without_its_weights(
     assert "pid" not in metrics
     pictures = scene.client.list_artifacts(scene.id("trial_001"), "pictures")
     assert [picture.path for picture in pictures] == ["pictures/scene.png"]
-    assert not weights.exists()
+    assert weights.exists() == kept
 
 
 def test_only_the_hand_tuned_trial_is_tagged_so(scene: Scene) -> None:
@@ -177,4 +178,4 @@ def test_what_had_ended_in_the_ledger_only_is_closed_at_the_next_start(
     assert again.state("trial_001") == ("FAILED", "failed ValueError: x")
     assert again.traceback("trial_001") == "trace"
     assert again.state("trial_002") == ("RUNNING", "")
-    assert [folder.exists() for folder in weights] == [False, False, True]
+    assert [folder.exists() for folder in weights] == [True, False, True]

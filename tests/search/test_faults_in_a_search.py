@@ -135,8 +135,11 @@ def test_a_trial_that_ran_out_of_memory_goes_on_with_a_smaller_micro_batch(
     assert faulty_night.mlflow("trial_000").data.metrics["micro_batch"] == 8
 
 
-def test_no_weights_of_ended_trials_are_left(faulty_night: Night) -> None:
-    assert list(faulty_night.run.path.glob("trials/**/*.safetensors")) == []
+def test_of_ended_trials_the_weights_of_the_finalists_are_left(faulty_night: Night) -> None:
+    kept = {path.parent.name for path in faulty_night.run.path.glob("trials/*/fold_*")}
+    finished = [row.trial_id for row in faulty_night.rows if row.state == "finished"]
+    assert kept == set(finished[: faulty_night.run.config.search.finalists])
+    assert len(kept) < len(finished)
 
 
 # --- more than half fail -----------------------------------------------------------------------

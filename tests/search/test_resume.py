@@ -8,7 +8,7 @@ import pytest
 from search.config import SearchConfig, load_search_config
 from search.driver import run_search
 from search.ledger import Ledger
-from search.resume import check_same_search, check_trials, differences, drop_weights
+from search.resume import check_same_search, check_trials, differences
 from search.run_folder import RunFolder, new_run_folder
 from search.space import load_space
 from trashseg.data.coco import load_coco
@@ -116,12 +116,3 @@ def test_differences_name_the_variant_before_its_parameters() -> None:
         "loss.gamma",
         "loss.smooth",
     ]
-
-
-def test_weights_of_an_ended_trial_go_and_its_attempts_stay(run: RunFolder) -> None:
-    trial = run.trial("trial_003")
-    (trial / "fold_0" / "epoch_0002").mkdir(parents=True)
-    (trial / "attempts.json").write_text("[]")
-    drop_weights(run, "trial_003")
-    drop_weights(run, "trial_004")  # nothing there: nothing to do
-    assert [file.name for file in trial.iterdir()] == ["attempts.json"]

@@ -53,6 +53,8 @@ class Searched:
     run: RunFolder
     rows: list[Row]
     client: MlflowClient
+    kept: set[str]
+    """Trials with weights on the disk when the search had ended."""
 
     def row(self, number: int) -> Row:
         return next(row for row in self.rows if row.trial_id == f"trial_{number:03d}")
@@ -106,7 +108,9 @@ def searched(config: SearchConfig) -> Iterator[Searched]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         run, rows = run_search(config)
-        yield Searched(run, rows, MlflowClient(config.search.tracking_uri))
+        weights = run.path.glob("trials/**/*.safetensors")
+        kept = {path.relative_to(run.path).parts[1] for path in weights}
+        yield Searched(run, rows, MlflowClient(config.search.tracking_uri), kept)
     finally:
         ray.shutdown()
 
@@ -261,14 +265,14 @@ def test_mlflow_has_the_metrics_of_each_epoch_by_step(searched: Searched) -> Non
     assert len(classes) >= 3
 
 
-def test_pictures_are_kept_and_the_weights_of_trials_are_not(searched: Searched) -> None:
+def test_pictures_are_kept_and_weights_of_the_finalists_alone(searched: Searched) -> None:
     for number in range(TRIALS):
         run = searched.trial_run(number)
         pictures = searched.artifacts(run, "pictures")
         if searched.row(number).state == "finished":
             assert len(pictures) == 4
         assert all(name.endswith(".png") for name in pictures)
-    assert list(searched.run.path.glob("trials/**/*.safetensors")) == []
+    assert searched.kept == {row.trial_id for row in searched.rows[:2]}
 
 
 def test_a_failed_trial_keeps_its_traceback(searched: Searched) -> None:
@@ -319,6 +323,19 @@ def test_the_best_of_the_search_met_again_on_both_folds(
     assert (first["trial_id"], first["final_mean"]) == (best.trial_id, f"{best.mean:.6f}")
     assert (second["trial_id"], second["final_runs"]) == (other.trial_id, "2")
     assert third["final_mean"] == ""
+
+
+def test_the_fold_that_the_search_has_trained_is_not_trained_again(
+    searched: Searched, ensembled: dict[str, Any]
+) -> None:
+    """Its epochs took the very seconds that they took in the trial; the other fold's are its own."""
+    for row in searched.rows[:2]:
+        took = list(searched.history(int(row.trial_id[-3:]), "seconds").values())
+        for fold, same in ((0, True), (1, False)):
+            history = (searched.run.fold(row.trial_id, fold) / "history.jsonl").read_text()
+            again = [json.loads(line)["seconds"] for line in history.splitlines()]
+            assert (again == took) == same
+    assert list(searched.run.path.glob("trials/*/fold_*")) == []
 
 
 def test_a_fold_that_exists_is_not_trained_again(ensembled: dict[str, Any]) -> None:
@@ -430,7 +447,8 @@ def test_the_report_has_the_curves_and_epochs_of_the_study(
     assert (saved["saved_by_rungs"], saved["saved_by_patience"]) == (left, 0)
     search, folds = reported.facts["times"]["work"]
     assert (search["trainings"], search["epochs"]) == (TRIALS, epochs)
-    assert (folds["trainings"], folds["epochs"]) == (4, 4 * EPOCHS)
+    # two finalists on two folds, one of which the search had trained
+    assert (folds["trainings"], folds["epochs"]) == (2, 2 * EPOCHS)
     assert search["machines"] == folds["machines"]
     assert len(search["machines"]) == 1
 

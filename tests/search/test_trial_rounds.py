@@ -52,7 +52,7 @@ def test_points_of_a_space_of_pseudo_labels_train_different_networks(
             point,
             setting,
             1,
-            run.trial(str(number)),
+            run.trial_fold(str(number), 1),
             lambda metrics: heard.append(metrics["round"]),
         )
         assert len(training.history) == 0
@@ -64,5 +64,5 @@ def test_points_of_a_space_of_pseudo_labels_train_different_networks(
             assert any(
                 not torch.equal(weights[one][name], weights[other][name]) for name in weights[one]
             )
-    again = build_training(points[1], setting, 1, run.trial("1"))
+    again = build_training(points[1], setting, 1, run.trial_fold("1", 1))
     assert again.finished, "and goes on where it was, without another teacher"

@@ -12,7 +12,17 @@ from optuna.trial import FrozenTrial, create_trial
 
 from search.config import SearchConfig
 from search.report.importance import FEWEST, best_share, importances
-from search.report.times import Span, lanes, machines, read_events, seconds_by_trial, spans
+from search.report.times import (
+    Span,
+    Work,
+    lanes,
+    machines,
+    read_events,
+    read_times,
+    seconds_by_trial,
+    spans,
+)
+from search.report.trainings import Training
 from search.report.trials import TrialFacts, common_epoch, epochs_saved
 
 
@@ -143,6 +153,24 @@ def test_a_line_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
     assert list(read_events(file)) == [EVENTS[0]]
     assert file.read_text().endswith('"sta')
     assert list(read_events(tmp_path / "none")) == []
+
+
+def test_what_the_search_had_trained_counts_as_a_trial_alone(tmp_path: Path) -> None:
+    """Two epochs of 3 s, one fold that the search left and one that was trained after it."""
+
+    def fold(number: int, from_search: bool) -> Training:
+        return Training(
+            "trial_000", number, 0, {"miou": 0.5}, epochs=2, seconds=6.0, host="a", device="CPU",
+            from_search=from_search,
+        )  # fmt: skip
+
+    def work(*trainings: Training) -> tuple[Work, ...]:
+        return read_times(tmp_path / "none", [], [trial("finished", 2)], trainings).work
+
+    searched, folds = work(fold(0, from_search=True), fold(1, from_search=False))
+    assert (searched.stage, searched.trainings, searched.epochs) == ("search", 1, 2)
+    assert folds == Work("folds", 1, 2, 6.0, ("a (CPU)",))
+    assert [row.stage for row in work(fold(0, from_search=True))] == ["search"]
 
 
 def test_machines_are_named_once_with_what_they_trained_on() -> None:

@@ -1,0 +1,60 @@
+"""What a search has trained of its best trials is not trained again: it becomes their fold.
+
+An ended trial's checkpoints serve for nothing more, with an exception: the `search.finalists` best
+finished ones are to be trained on every fold (search/finals.py), and that includes, with the same seed,
+those on which the search has trained them. Their checkpoints stay until then, and that training goes on
+from its last epoch. Only in a folder that all nodes share: with `search.checkpoint_uri` the folds are
+trained anew.
+"""
+
+import shutil
+from bisect import insort
+from collections.abc import Mapping
+from typing import Any
+
+from search.checkpoint_store import open_store
+from search.config import SearchConfig
+from search.ledger import State
+from search.run_folder import RunFolder
+from trashseg.fold_models import FoldModel
+
+FROM_SEARCH = "from_search"  # in a fold's folder: the search has trained it
+
+
+class KeptWeights:
+    """Drops each ended trial's checkpoints, of finished ones when others are better."""
+
+    def __init__(self, run: RunFolder, config: SearchConfig) -> None:
+        self._run, self._score_key = run, config.score_key
+        self._store = open_store(config.search.checkpoint_uri, config.search.name)
+        self._count = 0 if config.search.checkpoint_uri else config.search.finalists
+        self._best: list[tuple[float, int, str]] = []  # best first
+
+    def trial_ended(self, name: str, state: State, facts: Mapping[str, Any]) -> None:
+        """As the ledger was told."""
+        if state != "finished":
+            self._drop(name)
+            return
+        # of two equals the older one, as in the leaderboard: longer names are younger
+        insort(self._best, (-float(facts[self._score_key]), len(name), name))
+        for *_, worse in self._best[self._count :]:
+            self._drop(worse)
+        del self._best[self._count :]
+
+    def _drop(self, name: str) -> None:
+        """Its attempts stay."""
+        self._store.drop(f"trials/{name}", self._run.trial(name))
+        for folder in self._run.trial(name).glob("fold_*"):
+            shutil.rmtree(folder)
+
+
+def take_over(run: RunFolder, model: FoldModel) -> None:
+    """Move what the search has kept of this very training, if anything, to where it goes on; after a
+    kill it goes on with the moving."""
+    kept = run.trial_fold(model.folder.parent.name, model.fold)
+    if not kept.is_dir():
+        return
+    (model.folder / FROM_SEARCH).touch()
+    for entry in sorted(kept.iterdir()):
+        entry.replace(model.folder / entry.name)
+    kept.rmdir()
