@@ -10,6 +10,7 @@ trained anew.
 import shutil
 from bisect import insort
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from search.checkpoint_store import open_store
@@ -51,10 +52,19 @@ class KeptWeights:
 def take_over(run: RunFolder, model: FoldModel) -> None:
     """Move what the search has kept of this very training, if anything, to where it goes on; after a
     kill it goes on with the moving."""
-    kept = run.trial_fold(model.folder.parent.name, model.fold)
-    if not kept.is_dir():
+    if not is_kept(run, model):
         return
+    kept = kept_folder(run, model)
     (model.folder / FROM_SEARCH).touch()
     for entry in sorted(kept.iterdir()):
         entry.replace(model.folder / entry.name)
     kept.rmdir()
+
+
+def is_kept(run: RunFolder, model: FoldModel) -> bool:
+    """Whether the search has trained it, and it was not taken over yet."""
+    return kept_folder(run, model).is_dir()
+
+
+def kept_folder(run: RunFolder, model: FoldModel) -> Path:
+    return run.trial_fold(model.folder.parent.name, model.fold)

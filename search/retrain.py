@@ -17,7 +17,7 @@ from search.checkpoint_store import LOCK, CheckpointStore, open_store
 from search.cluster import TrialResources, connect, divide
 from search.config import SearchConfig
 from search.display import Display
-from search.kept_weights import take_over
+from search.kept_weights import is_kept, take_over
 from search.results import best_trials
 from search.run_folder import RunFolder
 from search.tracking import Tracker
@@ -117,10 +117,22 @@ def train_folds(
             if model not in missing:
                 _catch_up(Job(model, store), tracker, display)
         if resources:
-            exist = f"{len(models) - len(missing)} of {len(models)} folds exist, training the rest"
-            display.line(f"{why}: {exist}" if why else exist)
+            there = what_is_there(run, models, missing)
+            display.line(f"{why}: {there}" if why else there)
             jobs = [Job(model, store) for model in missing]
             _follow(_send(run, jobs, resources), tracker, display, survived)
+
+
+def what_is_there(run: RunFolder, models: list[FoldModel], missing: list[FoldModel]) -> str:
+    """Such as: 2 of 8 folds exist, the search has trained 3, training the rest."""
+    searched = sum(is_kept(run, model) for model in missing)
+    return ", ".join(
+        [
+            f"{len(models) - len(missing)} of {len(models)} folds exist",
+            *([f"the search has trained {searched}"] if searched else []),
+            *(["training the rest"] if searched < len(missing) else []),
+        ]
+    )
 
 
 def _find_room(config: SearchConfig, jobs: int) -> TrialResources:

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from search.checkpoint_store import SharedFolder
 from search.display import Display
 from search.outbox import Outbox
-from search.retrain import Job, _catch_up, _log_new_epochs
+from search.retrain import Job, _catch_up, _log_new_epochs, what_is_there
 from search.run_folder import RunFolder
 from search.tracking import Tracker
 from trashseg.config import TrainConfig
@@ -65,3 +65,21 @@ def test_a_fold_whose_end_mlflow_did_not_hear_of_is_closed_by_the_next_command(
     assert logged.info.status == "FINISHED"
     assert logged.data.metrics["final/miou"] == 0.25
     assert [event["kind"] for event in Outbox(run.mlflow).history].count("end") == 1
+
+
+def test_what_is_there_names_folds_that_exist_and_those_that_the_search_has_trained(
+    run: RunFolder,
+) -> None:
+    models = [
+        FoldModel(0, fold, run.fold(f"trial_{trial:03d}", fold), TrainConfig())
+        for trial in (0, 1)
+        for fold in (0, 1)
+    ]
+    assert what_is_there(run, models, models) == "0 of 4 folds exist, training the rest"
+    for trial in (0, 1):
+        run.trial_fold(f"trial_{trial:03d}", 0).mkdir(parents=True)
+    searched = "2 of 4 folds exist, the search has trained 1, training the rest"
+    assert what_is_there(run, models, models[2:]) == searched
+    assert what_is_there(run, models[::2], models[::2]) == (
+        "0 of 2 folds exist, the search has trained 2"
+    )
