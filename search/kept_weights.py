@@ -23,12 +23,13 @@ FROM_SEARCH = "from_search"  # in a fold's folder: the search has trained it
 
 
 class KeptWeights:
-    """Drops each ended trial's checkpoints, of finished ones when others are better."""
+    """Of a search. Drops each ended trial's checkpoints, of finished ones when others are better."""
 
     def __init__(self, run: RunFolder, config: SearchConfig) -> None:
         self._run, self._score_key = run, config.score_key
         self._store = open_store(config.search.checkpoint_uri, config.search.name)
-        self._count = 0 if config.search.checkpoint_uri else config.search.finalists
+        self._shared = config.search.checkpoint_uri is None
+        self._count = config.search.finalists if self._shared else 0
         self._best: list[tuple[float, int, str]] = []  # best first
 
     def trial_ended(self, name: str, state: State, facts: Mapping[str, Any]) -> None:
@@ -48,23 +49,23 @@ class KeptWeights:
         for folder in self._run.trial(name).glob("fold_*"):
             shutil.rmtree(folder)
 
+    # --- what becomes of them --------------------------------------------------------------------
 
-def take_over(run: RunFolder, model: FoldModel) -> None:
-    """Move what the search has kept of this very training, if anything, to where it goes on; after a
-    kill it goes on with the moving."""
-    if not is_kept(run, model):
-        return
-    kept = kept_folder(run, model)
-    (model.folder / FROM_SEARCH).touch()
-    for entry in sorted(kept.iterdir()):
-        entry.replace(model.folder / entry.name)
-    kept.rmdir()
+    def take_over(self, model: FoldModel) -> None:
+        """Move what the search has kept of this very training, if anything, to where it goes on; after
+        a kill it goes on with the moving."""
+        if not self.has(model):
+            return
+        (model.folder / FROM_SEARCH).touch()
+        kept = self._folder(model)
+        for entry in sorted(kept.iterdir()):
+            entry.replace(model.folder / entry.name)
+        kept.rmdir()
 
+    def has(self, model: FoldModel) -> bool:
+        """Whether the search has trained it, and it was not taken over yet. Never where each node has
+        a folder of its own: what lies there may be of an earlier run, or not all of it."""
+        return self._shared and self._folder(model).is_dir()
 
-def is_kept(run: RunFolder, model: FoldModel) -> bool:
-    """Whether the search has trained it, and it was not taken over yet."""
-    return kept_folder(run, model).is_dir()
-
-
-def kept_folder(run: RunFolder, model: FoldModel) -> Path:
-    return run.trial_fold(model.folder.parent.name, model.fold)
+    def _folder(self, model: FoldModel) -> Path:
+        return self._run.trial_fold(model.folder.parent.name, model.fold)

@@ -17,7 +17,7 @@ from search.checkpoint_store import LOCK, CheckpointStore, open_store
 from search.cluster import TrialResources, connect, divide
 from search.config import SearchConfig
 from search.display import Display
-from search.kept_weights import is_kept, take_over
+from search.kept_weights import KeptWeights
 from search.results import best_trials
 from search.run_folder import RunFolder
 from search.tracking import Tracker
@@ -117,15 +117,15 @@ def train_folds(
             if model not in missing:
                 _catch_up(Job(model, store), tracker, display)
         if resources:
-            there = what_is_there(run, models, missing)
+            there = what_is_there(KeptWeights(run, config), models, missing)
             display.line(f"{why}: {there}" if why else there)
             jobs = [Job(model, store) for model in missing]
             _follow(_send(run, jobs, resources), tracker, display, survived)
 
 
-def what_is_there(run: RunFolder, models: list[FoldModel], missing: list[FoldModel]) -> str:
+def what_is_there(kept: KeptWeights, models: list[FoldModel], missing: list[FoldModel]) -> str:
     """Such as: 2 of 8 folds exist, the search has trained 3, training the rest."""
-    searched = sum(is_kept(run, model) for model in missing)
+    searched = sum(map(kept.has, missing))
     return ", ".join(
         [
             f"{len(models) - len(missing)} of {len(models)} folds exist",
@@ -200,7 +200,7 @@ def _train_fold(
         resources = local_resources(cpus)
         place = {"hostname": socket.gethostname(), "device": device_name(resources.device)}
         write_json(model.folder / "place.json", place)
-        take_over(run, model)
+        KeptWeights(run, config).take_over(model)
         scores = train_in_rounds(
             model.config,
             dataset,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from search.config import SearchConfig, load_search_config
-from search.kept_weights import KeptWeights, take_over
+from search.kept_weights import KeptWeights
 from search.ledger import State
 from search.run_folder import RunFolder
 from search.space import Point, Space, load_space
@@ -120,7 +120,7 @@ def test_a_finished_trial_becomes_its_fold_and_nothing_is_trained_again(
     scores = []
     for model in (taken, anew):
         model.folder.mkdir(parents=True, exist_ok=True)
-        take_over(run, model)
+        KeptWeights(run, setting.config).take_over(model)
         scores.append(
             train_in_rounds(
                 config, dataset, setting.folds, 1, model.folder, local_resources(1),
@@ -149,6 +149,19 @@ def test_a_fold_that_the_search_has_not_trained_begins_anew(tmp_path: Path) -> N
     for name, fold in (("trial_000", 1), ("trial_000_seed_22", 0), ("trial_001", 0)):
         model = FoldModel(0, fold, run.fold(name, fold), SearchConfig().train)
         model.folder.mkdir(parents=True)
-        take_over(run, model)
+        KeptWeights(run, config_of()).take_over(model)
         assert list(model.folder.iterdir()) == []
     assert with_weights(run) == {"trial_000"}
+
+
+def test_what_lies_on_a_node_with_a_folder_of_its_own_is_left_alone(tmp_path: Path) -> None:
+    """It may be of an earlier run of that name."""
+    run = RunFolder(tmp_path / "night")
+    trial_with_weights(run, "trial_000")
+    model = FoldModel(0, 0, run.fold("trial_000", 0), SearchConfig().train)
+    model.folder.mkdir(parents=True)
+    apart = KeptWeights(run, config_of(checkpoint_uri=f"file://{tmp_path}/bucket"))
+    assert not apart.has(model)
+    apart.take_over(model)
+    assert list(model.folder.iterdir()) == []
+    assert KeptWeights(run, config_of()).has(model)

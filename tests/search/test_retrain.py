@@ -7,7 +7,9 @@ import pytest
 from mlflow import MlflowClient
 
 from search.checkpoint_store import SharedFolder
+from search.config import SearchConfig
 from search.display import Display
+from search.kept_weights import KeptWeights
 from search.outbox import Outbox
 from search.retrain import Job, _catch_up, _log_new_epochs, what_is_there
 from search.run_folder import RunFolder
@@ -75,11 +77,12 @@ def test_what_is_there_names_folds_that_exist_and_those_that_the_search_has_trai
         for trial in (0, 1)
         for fold in (0, 1)
     ]
-    assert what_is_there(run, models, models) == "0 of 4 folds exist, training the rest"
+    kept = KeptWeights(run, SearchConfig())
+    assert what_is_there(kept, models, models) == "0 of 4 folds exist, training the rest"
     for trial in (0, 1):
         run.trial_fold(f"trial_{trial:03d}", 0).mkdir(parents=True)
     searched = "2 of 4 folds exist, the search has trained 1, training the rest"
-    assert what_is_there(run, models, models[2:]) == searched
-    assert what_is_there(run, models[::2], models[::2]) == (
+    assert what_is_there(kept, models, models[2:]) == searched
+    assert what_is_there(kept, models[::2], models[::2]) == (
         "0 of 2 folds exist, the search has trained 2"
     )
