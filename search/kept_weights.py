@@ -44,10 +44,11 @@ class KeptWeights:
         del self._best[self._count :]
 
     def _drop(self, name: str) -> None:
-        """Its attempts stay."""
+        """Its attempts stay. A kill leaves no half of a training that could be taken over: the rest goes
+        when the search goes on."""
         self._store.drop(f"trials/{name}", self._run.trial(name))
         for folder in self._run.trial(name).glob("fold_*"):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder.rename(folder.with_suffix(".dropped")))
 
     # --- what becomes of them --------------------------------------------------------------------
 

@@ -77,6 +77,32 @@ def test_where_nodes_share_no_folder_no_trial_keeps_its_weights(tmp_path: Path) 
     assert with_weights(run) == set()
 
 
+def test_half_of_what_a_kill_left_of_dropped_weights_is_not_taken_over_and_goes_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "night")
+    weights = KeptWeights(run, config_of(finalists=1))
+    for name in ("trial_000", "trial_001"):
+        trial_with_weights(run, name)
+    weights.trial_ended("trial_000", "finished", {"best_miou": 0.5})
+
+    def killed_in_the_midst(folder: Path) -> None:
+        (folder / "checkpoints" / "epoch_0009").rmdir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as kill:
+        kill.setattr("shutil.rmtree", killed_in_the_midst)
+        with pytest.raises(KeyboardInterrupt):
+            weights.trial_ended("trial_001", "finished", {"best_miou": 0.6})
+    half = FoldModel(0, 0, run.fold("trial_000", 0), SearchConfig().train)
+    assert not weights.has(half)
+
+    again = KeptWeights(run, config_of(finalists=1))
+    for name, score in (("trial_000", 0.5), ("trial_001", 0.6)):
+        again.trial_ended(name, "finished", {"best_miou": score})
+    assert with_weights(run) == {"trial_001"}
+
+
 # --- what becomes of them --------------------------------------------------------------------------
 
 
