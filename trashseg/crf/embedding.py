@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trashseg.crf.compiled import compiled_exactly
+from trashseg.compiled import compiled_exactly
 from trashseg.errors import ConfigError
 
 SORT_BITS = 9  # of each coordinate in `z_order`

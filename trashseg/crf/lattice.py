@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trashseg.crf.compiled import compiled
+from trashseg.compiled import compiled
 from trashseg.crf.embedding import SORT_BITS, embed, radix
 
 

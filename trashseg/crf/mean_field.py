@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trashseg.crf.compiled import compiled
+from trashseg.compiled import compiled
 from trashseg.crf.lattice import Lattice, restrict
 from trashseg.crf.simd import (
     Rows,
@@ -28,7 +28,7 @@ from trashseg.crf.simd import (
 )
 
 # numba compiles this file anew when it changes, but not when another does whose functions it uses.
-SIMD_VERSION = "bc37715a1cd5"
+SIMD_VERSION = "3a030e8bf9ca"
 """Hash of simd.py; a test says what it has to be."""
 
 DECIDED = 0.999

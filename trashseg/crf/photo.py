@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trashseg.compiled import compiled
 from trashseg.config import CrfConfig
 from trashseg.crf import LEAST
-from trashseg.crf.compiled import compiled
 from trashseg.crf.lattice import Lattice, build
 from trashseg.crf.mean_field import infer
 from trashseg.crf.simd import Rows, empty_rows, lanes_of, take_rows

@@ -16,7 +16,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, models, overload, register_model
 from numpy.typing import NDArray
 
-from trashseg.crf.compiled import compiled
+from trashseg.compiled import compiled
 
 Rows = NDArray[np.void]
 CACHE_LINE = 64  # bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 import numba
 import pytest
 
-from trashseg.crf.compiled import compiled
+from trashseg.compiled import compiled
 
 ROOT = Path(__file__).parents[2]
 REFINE = """
