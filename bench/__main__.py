@@ -29,6 +29,7 @@ def _benches() -> dict[str, Bench]:
         gpu_ladder,
         metrics,
         search_efficiency,
+        selection,
         training_step,
         trials,
     )
@@ -40,6 +41,7 @@ def _benches() -> dict[str, Bench]:
         "gpu_ladder": gpu_ladder.run,
         "metrics": metrics.run,
         "ensemble": ensemble.run,
+        "selection": selection.run,
         "trials": trials.run,
         "search": search_efficiency.run,
     }
