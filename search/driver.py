@@ -43,7 +43,7 @@ def run_search(config: SearchConfig, *, resume: bool = False) -> tuple[RunFolder
     fails is a row of the leaderboard.
     """
     space = load_space(config.search.space)
-    space.point_of(config.train)
+    space.first_points(config.train)
     space.check(config.train)
     run = the_run(config, resume)
     dataset = load_coco(Path(config.search.data_dir))

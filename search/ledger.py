@@ -71,7 +71,7 @@ class Ledger:
         self.open: dict[str, OpenTrial] = {}
         self.points: dict[str, Point] = {}  # of all trials
         self.proposed = 0
-        self._waiting = False  # whether the hand-tuned point is already queued
+        self._waiting = False  # whether one of the first points is already queued
         self._standings = standings_of([], space, config)
         for trial in self._storage.every_trial():
             self._take_in(trial)
@@ -108,12 +108,11 @@ class Ledger:
     def propose(self) -> str:
         """A new trial; returns its name."""
         number = self.proposed
-        if number == 0 and not self._waiting:
-            self._study.enqueue_trial(
-                self._space.point_of(self._config.train), user_attrs={"hand_tuned": True}
-            )
+        if number <= len(self._space.first) and not self._waiting:
+            self._queue_first(number)
         self._study.sampler = make_sampler(self._config, number, self._standings)
         trial = self._study.ask()
+        self._waiting = False
         point = self._space.sample(trial)
         name = f"trial_{number:03d}"
         trial.set_user_attr(NAME, name)
@@ -124,6 +123,12 @@ class Ledger:
         self.proposed += 1
         self.progress.proposed(name)
         return name
+
+    def _queue_first(self, number: int) -> None:
+        points = self._space.first_points(self._config.train)
+        if number < len(points):  # fewer than the space says where the configuration is one of them
+            attrs = {"hand_tuned": True} if number == 0 else None
+            self._study.enqueue_trial(points[number], user_attrs=attrs)
 
     def record_epoch(self, name: str, epoch: int, score: float) -> None:
         """The trial's best score after `epoch`; a second time is no news."""

@@ -196,10 +196,12 @@ def new_run_folder(config: SearchConfig) -> RunFolder:
 
 
 def space_tree(space: Space) -> dict[str, Any]:
-    return {
+    """As a file says it."""
+    parameters = {
         path: parameter.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         for path, parameter in space.parameters.items()
     }
+    return {**parameters, **({"first": list(space.first)} if space.first else {})}
 
 
 def open_run_folder(name: str, storage: Path) -> RunFolder:

@@ -14,7 +14,8 @@ that may be other things under other conditions stands there again, as KEY@NAME:
     model.encoder: {choice: [resnet34, resnet101], when: {model.arch: [fpn, unet]}}
     model.encoder@vit: {choice: [tu-vit_base_patch16_224], when: {model.arch: [dpt]}}
 
-`include: [NAME, ...]` starts from the parameters of other spaces.
+`include: [NAME, ...]` starts from the parameters of other spaces. `first: [{KEY: value, ...}, ...]` are
+changes of the hand-tuned configuration that are tried right after it.
 """
 
 from collections.abc import Mapping
@@ -107,6 +108,8 @@ class Space:
 
     name: str
     parameters: dict[str, Parameter]
+    first: tuple[Point, ...] = ()
+    """By configuration key."""
 
     def active(self, path: str, point: Mapping[str, Value]) -> bool:
         conditions, values = self.parameters[path].when, by_key(point)
@@ -144,6 +147,23 @@ class Space:
                 )
             point[path] = value
         return point
+
+    def first_points(self, config: TrainConfig) -> list[Point]:
+        """What a search begins with: where `config` lies, then each of `first`, no point twice.
+
+        Raises ConfigError where one lies outside the space.
+        """
+        points = [self.point_of(config)]
+        for changes in self.first:
+            where = f"space {self.name}: first: {changes}"
+            other = changed(config, changes, where)
+            try:
+                point = self.point_of(other)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+            if point not in points:
+                points.append(point)
+        return points
 
     def check(self, base: TrainConfig) -> None:
         """ConfigError with every choice and end of a range that no configuration can have: found
@@ -221,6 +241,7 @@ def load_space(name_or_path: str, inside: tuple[Path, ...] = ()) -> Space:
         raise ConfigError(f"{path}: include: write a list of spaces, [aug_loss, optim]")
     for included in includes:
         parameters.update(load_space(str(included), (*inside, path.resolve())).parameters)
+    first = tree.pop("first", [])
     problems: list[str] = []
     for key, entry in tree.items():
         try:
@@ -231,9 +252,10 @@ def load_space(name_or_path: str, inside: tuple[Path, ...] = ()) -> Space:
             problems += _problems(key, parameters)
     if not parameters and not problems:
         problems.append("has no parameters: add one")
+    problems = problems or _problems_of_first(first, parameters)
     if problems:
         raise ConfigError(f"{path}: " + "; ".join(problems))
-    return Space(path.stem, parameters)
+    return Space(path.stem, parameters, tuple(first))
 
 
 def _describe(key: str, problem: Any) -> str:
@@ -264,6 +286,21 @@ def _problems(path: str, above: Mapping[str, Parameter]) -> list[str]:
                 f"{path}: {name} may hold at the same time: give both a `when` with other values "
                 "of one key"
             )
+    return problems
+
+
+def _problems_of_first(first: Any, parameters: Mapping[str, Parameter]) -> list[str]:
+    if not isinstance(first, list) or not all(isinstance(changes, dict) for changes in first):
+        return ["first: write a list of changes, [{loss.name: focal}, ...]"]
+    problems = []
+    for key, value in ((key, value) for changes in first for key, value in changes.items()):
+        own = [parameter for path, parameter in parameters.items() if key_of(path) == key]
+        if not own:
+            problems.append(
+                f"first: {key} is no parameter{nearest(str(key), map(key_of, parameters))}"
+            )
+        elif not any(parameter.contains(value) for parameter in own):
+            problems.append(f"first: {key} can never be {value!r}")
     return problems
 
 

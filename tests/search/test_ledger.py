@@ -1,5 +1,6 @@
 """The search's memory: what is on disk is what counts, whenever the process is killed."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -88,6 +89,48 @@ def test_the_first_proposal_is_the_hand_tuned_point_of_conditional_spaces_too(
     space = load_space(name)
     ledger = open_ledger(tmp_path / "study.db", CONFIG, space)
     assert ledger.points[ledger.propose()] == space.point_of(CONFIG.train)
+
+
+def with_first(space: Space) -> Space:
+    changes: tuple[Point, ...] = ({"loss.name": "focal"}, {"optim.decoder_lr": 0.002})
+    return replace(space, first=changes)
+
+
+def test_what_the_space_says_is_tried_right_after_the_hand_tuned_point(
+    tmp_path: Path, space: Space
+) -> None:
+    ledger = open_ledger(tmp_path / "study.db", CONFIG, with_first(space))
+    points = [ledger.points[ledger.propose()] for _ in range(4)]
+    rate = CONFIG.train.optim.decoder_lr
+    assert points[:3] == [
+        {"loss.name": "cross_entropy", "optim.decoder_lr": rate},
+        {"loss.name": "focal", "loss.gamma": 2.0, "optim.decoder_lr": rate},
+        {"loss.name": "cross_entropy", "optim.decoder_lr": 0.002},
+    ]
+    assert points[3] not in points[:3]
+    hand_tuned = [trial.user_attrs.get("hand_tuned", False) for trial in ledger.trials]
+    assert hand_tuned == [True, False, False, False]
+
+
+def test_what_is_tried_first_is_the_same_whenever_the_search_is_killed(
+    tmp_path: Path, space: Space
+) -> None:
+    space = with_first(space)
+    whole = open_ledger(tmp_path / "whole.db", CONFIG, space)
+    expected = [whole.points[whole.propose()] for _ in range(5)]
+    path = tmp_path / "killed.db"
+    points = []
+    for number in range(5):
+        ledger = open_ledger(path, CONFIG, space)
+        if number < 3:  # killed between the queueing of a point and its proposal
+            study = optuna.load_study(study_name="night", storage=f"sqlite:///{path}")
+            attrs = {"hand_tuned": True} if number == 0 else None
+            study.enqueue_trial(space.first_points(CONFIG.train)[number], user_attrs=attrs)
+        if number == 2:  # and in the midst of one
+            study.ask()
+        ledger = open_ledger(path, CONFIG, space)
+        points.append(ledger.points[ledger.propose()])
+    assert points == expected
 
 
 def test_the_same_seed_gives_the_same_proposals_when_told_the_same(

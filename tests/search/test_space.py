@@ -66,6 +66,25 @@ def test_the_shipped_search_files_lie_inside_every_space(file: str, name: str) -
     assert space.apply(base, space.point_of(base)) == base
 
 
+@pytest.mark.parametrize("file", ["base", "demo", "taco_cpu", "gpu", "results", "results_gpu"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_tried_first_lies_inside_every_space_and_is_what_it_says(
+    file: str, name: str
+) -> None:
+    space, base = load_space(name), load_search_config(CONFIGS / f"{file}.yaml").train
+    try:
+        points = space.first_points(base)
+    except ConfigError:
+        assert file in ("results", "results_gpu"), "these two go with `essentials` alone"
+        assert name != "essentials"
+        return
+    assert points[0] == space.point_of(base)
+    for point in points:
+        assert space.point_of(space.apply(base, point)) == point
+    for changes in space.first:
+        assert any(changes.items() <= by_key(point).items() for point in points)
+
+
 @every_space
 def test_random_points_give_valid_configurations_with_those_values(name: str) -> None:
     space, base = load_space(name), TrainConfig()
@@ -127,9 +146,10 @@ def test_random_points_stay_in_their_ranges_and_reach_every_choice(name: str) ->
 def test_a_space_kept_in_a_run_folder_is_read_back_equal(name: str, tmp_path: Path) -> None:
     space = load_space(name)
     write_yaml(tmp_path / "space.yaml", space_tree(space))
-    again = load_space(str(tmp_path / "space.yaml")).parameters
-    assert again == space.parameters
-    assert list(again) == list(space.parameters)
+    again = load_space(str(tmp_path / "space.yaml"))
+    assert again.parameters == space.parameters
+    assert list(again.parameters) == list(space.parameters)
+    assert again.first == space.first
 
 
 @every_space
@@ -222,6 +242,35 @@ def test_applying_another_variant_drops_the_keys_of_the_one_before() -> None:
     base = load_train_config(None, ["loss.name=focal", "loss.gamma=3.0"])
     config = load_space("aug_loss").apply(base, {"loss.name": "dice"})
     assert config.loss.model_dump() == {"name": "dice", "smooth": 1.0}
+
+
+def test_first_points_are_the_hand_tuned_one_and_changes_of_it_none_twice(tmp_path: Path) -> None:
+    space = written(
+        tmp_path,
+        "loss.name: {choice: [cross_entropy, focal]}\n"
+        "loss.gamma: {float: [0.5, 4.0], when: {loss.name: [focal]}}\n"
+        "batch_size: {int: [2, 9]}\n"
+        "first: [{batch_size: 4}, {loss.name: focal, loss.gamma: 3}, {loss.name: cross_entropy}]",
+    )
+    assert space.first_points(load_train_config(None, ["batch_size=8"])) == [
+        {"loss.name": "cross_entropy", "batch_size": 8},
+        {"loss.name": "cross_entropy", "batch_size": 4},
+        {"loss.name": "focal", "loss.gamma": 3.0, "batch_size": 8},
+    ]
+    # where the configuration is one of them already, there is one less
+    assert space.first_points(load_train_config(None, ["batch_size=4"])) == [
+        {"loss.name": "cross_entropy", "batch_size": 4},
+        {"loss.name": "focal", "loss.gamma": 3.0, "batch_size": 4},
+    ]
+
+
+def test_a_space_that_includes_another_does_not_take_over_what_that_tries_first(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "other.yaml").write_text("batch_size: {int: [2, 9]}\nfirst: [{batch_size: 4}]")
+    other = tmp_path / "other.yaml"
+    assert load_space(str(other)).first == ({"batch_size": 4},)
+    assert written(tmp_path, f"include: [{other}]\nepochs: {{int: [2, 9]}}").first == ()
 
 
 def test_a_hand_tuned_value_outside_the_space_is_refused_with_its_name() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from search.space import load_space
+from trashseg.config import TrainConfig
 from trashseg.errors import ConfigError
 
 
@@ -138,6 +139,35 @@ def test_a_space_that_includes_itself_is_refused(tmp_path: Path) -> None:
     file.write_text(f"include: [{file}]")
     with pytest.raises(ConfigError, match="includes itself"):
         load_space(str(file))
+
+
+# --- first ---------------------------------------------------------------------------------------
+
+RATE = "optim.decoder_lr: {float: [1.0e-4, 1.0e-2]}\nloss.name: {choice: [cross_entropy, focal]}\n"
+
+
+@pytest.mark.parametrize("value", ["focal", "{loss.name: focal}", "[focal]"])
+def test_first_that_is_no_list_of_changes_is_refused(tmp_path: Path, value: str) -> None:
+    said = "first: write a list of changes, [{loss.name: focal}, ...]"
+    assert problem(tmp_path, f"{RATE}first: {value}") == said
+
+
+def test_every_change_that_the_space_does_not_allow_is_named(tmp_path: Path) -> None:
+    first = "first: [{loss.nam: focal}, {loss.name: dice, optim.decoder_lr: 0.1}]"
+    assert problem(tmp_path, RATE + first) == (
+        "first: loss.nam is no parameter, did you mean 'loss.name'?; "
+        "first: loss.name can never be 'dice'; first: optim.decoder_lr can never be 0.1"
+    )
+
+
+def test_a_change_that_leaves_the_space_is_refused_with_what_it_is(tmp_path: Path) -> None:
+    gamma = "loss.gamma: {float: [0.5, 1.0], when: {loss.name: [focal]}}\n"  # its default is 2
+    (tmp_path / "mine.yaml").write_text(f"{RATE}{gamma}first: [{{loss.name: focal}}]")
+    space = load_space(str(tmp_path / "mine.yaml"))
+    with pytest.raises(ConfigError) as caught:
+        space.first_points(TrainConfig())
+    said = "space mine: first: {'loss.name': 'focal'}: loss.gamma: the configuration's 2.0 lies out"
+    assert str(caught.value).startswith(said)
 
 
 # --- steps: a search never adjusts a setting silently ------------------------------------------
