@@ -1,5 +1,6 @@
 """What holds for every search space in configs/spaces, and for sampling and applying points."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,19 @@ def test_the_shipped_search_files_lie_inside_every_space(file: str, name: str) -
     assert space.apply(base, space.point_of(base)) == base
 
 
-@pytest.mark.parametrize("file", ["base", "demo", "taco_cpu", "gpu", "results", "results_gpu"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        *product(["base", "demo", "taco_cpu", "gpu"], NAMES),
+        ("results", "essentials"),
+        ("results_gpu", "essentials"),
+    ],
+)
 def test_what_is_tried_first_lies_inside_every_space_and_is_what_it_says(
     file: str, name: str
 ) -> None:
     space, base = load_space(name), load_search_config(CONFIGS / f"{file}.yaml").train
-    try:
-        points = space.first_points(base)
-    except ConfigError:
-        assert file in ("results", "results_gpu"), "these two go with `essentials` alone"
-        assert name != "essentials"
-        return
+    points = space.first_points(base)
     assert points[0] == space.point_of(base)
     for point in points:
         assert space.point_of(space.apply(base, point)) == point

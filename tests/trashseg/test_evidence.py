@@ -58,13 +58,18 @@ def test_a_sample_keeps_to_its_memory_and_is_about_as_right_as_the_whole(
     assert shares[0] == pytest.approx(shares[1], abs=0.02)
 
 
-def test_a_vote_is_the_weighted_mean_over_all_views() -> None:
+def test_a_vote_is_the_weighted_mean_over_all_views_whatever_other_photos_there_are() -> None:
     rng = np.random.default_rng(0)
     votes = rng.random((7, 2, 2, 3, 11)).astype(np.float16)
     labels = rng.integers(0, 3, (7, 11), dtype=np.uint8)
     views = ["identity_1", "vertical_flip_1"]
     choice = Choice((0.3, 0.7), TtaConfig(views=("identity", "vertical_flip")))
     counts = PixelSample(votes, labels, views).counts(choice)
+    parts = [
+        PixelSample(votes[part], labels[part], views).counts(choice)
+        for part in (slice(2), slice(2, 7))
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts), counts)
     mean = (votes.astype(np.float64).mean(axis=2) * np.array([0.3, 0.7])[:, None, None]).sum(axis=1)
     hits = (mean.argmax(axis=1) == labels).sum(axis=1)  # (7,)
     assert counts.trace(axis1=1, axis2=2).tolist() == hits.tolist()
