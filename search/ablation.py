@@ -6,8 +6,8 @@ One run holds all of it, so that nothing is trained twice:
 2. the final choice, and the best configurations on all folds;
 3. hand tuning and the best configuration with more seeds; each addition on hand tuning, with one;
 4. the ensemble of all of these, its CRF and views tuned out of fold;
-5. on the votes of hand tuning TTA and the CRF alone; its seeds' vote, and that of the best
-   configuration's; among all configurations their selection.
+5. on the votes of hand tuning TTA, logit adjustment and the CRF alone; its seeds' vote, and that of the
+   best configuration's; among all configurations their selection.
 
 runs/NAME/results.json, results.md   what came out (search/ablation_results.py, ablation_page.py)
 
@@ -107,7 +107,7 @@ def write_down(
         Display(run.path.name, 1, "table") as display,
         Tracker(run, config.search.tracking_uri, warn=display.line).closing() as tracker,
     ):
-        display.line("TTA, the CRF and the selection, each alone")
+        display.line("TTA, logit adjustment, the CRF and the selection, each alone")
         tracker.start("results", "results", None, {"kind": "results"})
         arms = [
             *arms_of(trainings, config.train),
@@ -196,14 +196,23 @@ def shown(value: Any) -> str:
 
 
 def arms_of_votes(run: RunFolder, trainings: Sequence[Training], top_k: int) -> list[Arm]:
-    """Hand tuning with TTA and with the CRF; of all configurations that are trained on every fold the
-    best one, their equal vote and their selection. With the configuration's own seed; and the votes of
-    the seeds of hand tuning, and of the best configuration."""
+    """Hand tuning with TTA, with logit adjustment and with the CRF; of all configurations that are
+    trained on every fold the best one, their equal vote and their selection. With the configuration's
+    own seed; and the votes of the seeds of hand tuning, and of the best configuration."""
     config, dataset = run.config, run.dataset()
     folds, resources = run.folds(dataset), local_resources()
     own = [training for training in trainings if training.seed == config.seed]
     hand = [training.model for training in own if training.variant == HAND]
-    steps = score_steps(hand, config.tta, config.crf, dataset, folds, resources)
+    steps = score_steps(
+        hand,
+        config.tta,
+        config.logit_adjustment,
+        config.crf,
+        config.metric,
+        dataset,
+        folds,
+        resources,
+    )
     best = [model for model in plan_folds(run, top_k) if model.config.seed == config.seed]
     library = complete([*(training.model for training in own), *best])
     chosen = score_selection(library, config.metric, dataset, folds, resources)
@@ -225,6 +234,11 @@ def arms_of_votes(run: RunFolder, trainings: Sequence[Training], top_k: int) -> 
     described = {
         PLAIN: (steps["plain"], "its votes as they are", None),
         "TTA": (steps["tta"], f"views {', '.join(config.tta.views)}", HAND),
+        "logit adjustment": (
+            steps["logit_adjustment"],
+            "votes of rare classes raised, by a power chosen on the other folds",
+            HAND,
+        ),
         "CRF": (steps["crf"], "with the settings of the file", HAND),
         **as_one,
         f"best of {count}": (

@@ -12,7 +12,8 @@ from trashseg.config_file import merge, parse_overrides, read_yaml, validate
 from trashseg.sections import Section
 
 SQLITE = "sqlite:///"
-OF_SEARCH = {"search", "selection_per_class", "tta", "crf"}  # what a training does not know
+# what a training does not know
+OF_SEARCH = {"search", "selection_per_class", "tta", "logit_adjustment", "crf"}
 DURATION = re.compile(r"\d+(\.\d+)?[smh]")
 
 
@@ -116,6 +117,9 @@ class SearchConfig(TrainConfig):
     """Whether `ensemble` tries weights of the configurations for each class; kept if they help."""
     tta: TtaConfig = TtaConfig(views=("identity", "horizontal_flip"))
     """What `ensemble` tries; the ensemble has it if it helps. {views: [identity]} tries none."""
+    logit_adjustment: tuple[Annotated[float, Field(gt=0.0)], ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+    """What `ensemble` tries after that, likewise: the vote for a class is multiplied by how many times
+    rarer than the commonest one it is, to one of these powers. []: none is tried."""
     crf: CrfConfig = CrfConfig()
     """What `ensemble` tries after that, likewise."""
 

@@ -16,6 +16,7 @@ from trashseg.config_file import load_train_config
 from trashseg.data.coco import CocoDataset
 from trashseg.files import write_text
 from trashseg.manifest import Manifest, read_manifest
+from trashseg.weighting import sum_of
 
 FEW_OBJECTS = 20
 LOW_IOU = 0.3
@@ -183,11 +184,24 @@ def data(facts: Facts) -> str:
 def votes(manifest: Manifest) -> str:
     tta, crf = manifest.tta, manifest.crf
     views, scales = join([f"`{view}`" for view in tta.views]), join(tta.scales)
-    seen = f"Each network sees each photo in the views {views}, at scale {scales}."
+    seen = (
+        f"Each network sees each photo in the views {views}, at scale {scales}.{counts(manifest)}"
+    )
     if manifest.chosen == "soft_vote":
         return f"{seen} No CRF refines the mean: it did not help."
     settings = ", ".join(f"`{name}` {value}" for name, value in crf.model_dump().items())
     return f"{seen} A dense CRF refines the mean: {settings}."
+
+
+def counts(manifest: Manifest) -> str:
+    """A sentence of the classes that count more than others; nothing where none does."""
+    of_classes = sum_of([member.weight for member in manifest.members])
+    more = [
+        f"{name} {times:.2f} times"
+        for name, times in zip(manifest.classes, of_classes, strict=False)
+        if times > 1.001
+    ]
+    return f" The votes for rare classes count more: {join(more)}." if more else ""
 
 
 def loading(facts: Facts) -> str:

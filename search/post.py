@@ -70,6 +70,7 @@ def tune_post(
     proposals = Proposals(
         selection_per_class=run.config.selection_per_class if per_class is None else per_class,
         tta=propose_tta(offered, trials),
+        logit_adjustment=run.config.logit_adjustment,
         crf=propose_crf(run.config.crf, trials),
         crf_photos=photos,
     )

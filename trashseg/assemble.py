@@ -88,7 +88,7 @@ def build_ensemble(
         write_masks(partial, decided, on_photo)
         tested = None
         if test is not None:
-            members = weights_of(candidates, decided.deployed.choice.weights)
+            members = weights_of(candidates, decided.deployed.choice.effective_weights)
             tested = run_test(pool, members, decided, test, partial, resources, on_photo)
         metrics = {
             **describe(decided, dataset.classes),
@@ -104,7 +104,7 @@ def build_ensemble(
         write_manifest(
             partial,
             out,
-            weights_of(candidates, decided.deployed.choice.weights),
+            weights_of(candidates, decided.deployed.choice.effective_weights),
             dataset.classes,
             decided.with_crf,
             decided.chosen,
@@ -226,6 +226,7 @@ def write_report(
         "tried": {
             "selection_per_class": proposals.selection_per_class,
             "tta": [tta.model_dump(mode="json") for tta in proposals.tta],
+            "logit_adjustment": list(proposals.logit_adjustment),
             "crf": [crf.model_dump(mode="json") for crf in proposals.crf],
             "crf_photos": proposals.crf_photos,
             "crf_runs": decided.evidence.full.refinements,

@@ -5,7 +5,7 @@ from typing import Any
 
 from trashseg.config import CrfConfig, TtaConfig
 from trashseg.views import View, views_of
-from trashseg.weighting import Weights
+from trashseg.weighting import Weights, scaled
 
 PLAIN_TTA = TtaConfig()
 
@@ -19,10 +19,17 @@ class Choice:
     out."""
     tta: TtaConfig = PLAIN_TTA
     crf: CrfConfig | None = None
+    class_factors: tuple[float, ...] = ()
+    """(C,) how many times the vote for each class counts; where there are none, all count once."""
 
     @property
     def views(self) -> tuple[str, ...]:
         return tuple(view.name for view in views_of(self.tta))
+
+    @property
+    def effective_weights(self) -> Weights:
+        """With the classes' factors: those of the vote."""
+        return scaled(self.weights, self.class_factors) if self.class_factors else self.weights
 
     @property
     def without_crf(self) -> "Choice":
@@ -32,6 +39,7 @@ class Choice:
         """For a report."""
         return {
             "weights": list(self.weights),
+            "class_factors": list(self.class_factors),
             "tta": self.tta.model_dump(mode="json"),
             "crf": self.crf.model_dump(mode="json") if self.crf else None,
         }
@@ -55,6 +63,8 @@ class Proposals:
     selection_per_class: bool = False
     """Whether each class may weigh the candidates in its own way."""
     tta: tuple[TtaConfig, ...] = ()
+    logit_adjustment: tuple[float, ...] = ()
+    """Powers of the classes' shares of pixels by which their votes are divided."""
     crf: tuple[CrfConfig, ...] = (CrfConfig(),)
     crf_photos: int = 200
     """Photos on which CRF proposals are compared; the deployed one is checked on all."""

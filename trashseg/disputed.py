@@ -18,7 +18,7 @@ from trashseg.errors import CheckpointError
 from trashseg.manifest import Manifest
 from trashseg.oof import Ballot, at_size, oof_file, read_oof, read_vote
 from trashseg.views import PLAIN, views_of
-from trashseg.weighting import Weight, Weights
+from trashseg.weighting import Weight, Weights, sum_of
 
 Mask = NDArray[np.uint8]
 
@@ -55,21 +55,22 @@ def votes_of(ensemble: Path, manifest: Manifest, dataset: CocoDataset, folds: Fo
         folder = (ensemble / member.folder).resolve()
         by_fold.setdefault(int(folder.name), []).append((folder, member.weight))
     views = tuple(view.name for view in views_of(manifest.tta))
+    whole = sum_of([member.weight for member in manifest.members])
     found = []
     for photo, fold in zip(dataset.photos, folds.fold_of.tolist(), strict=True):
         members = by_fold.get(fold, [])
         if members:
             folders = [folder for folder, _ in members]
-            weights = rescaled([weight for _, weight in members])
+            weights = rescaled([weight for _, weight in members], whole)
             ballot = Ballot(photo, fold, tuple((folder,) for folder in folders), 0)
             found.append(Vote(ballot, weights, on_disk(views, folders, photo)))
     return found
 
 
-def rescaled(weights: Sequence[Weight]) -> Weights:
-    """In the same proportions, sum 1 for each class."""
+def rescaled(weights: Sequence[Weight], whole: NDArray[np.float64]) -> Weights:
+    """In the same proportions, with the sum `whole`, for each class where they are by class."""
     table = np.array([np.atleast_1d(weight) for weight in weights])  # (M, C), or (M, 1) for all
-    table = table / np.maximum(table.sum(axis=0), 1e-12)
+    table = table / np.maximum(sum_of(weights), 1e-12) * whole
     if table.shape[1] == 1:
         return tuple(table[:, 0].tolist())
     return tuple(map(tuple, table.tolist()))

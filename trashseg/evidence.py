@@ -49,7 +49,7 @@ class PixelSample:
     def counts(self, choice: Choice) -> Counts:
         """Of all photos, at the network's size, before any CRF; not to be changed."""
         views = tuple(self._views.index(view) for view in choice.views)
-        counts: Counts = self._counts(choice.weights, views)
+        counts: Counts = self._counts(choice.effective_weights, views)
         return counts
 
     def _count(self, weights: Weights, views: tuple[int, ...]) -> Counts:
@@ -174,7 +174,7 @@ class FullSize:
 
 def judge_photo(ballot: Ballot, choice: Choice, classes: int) -> tuple[Outcome, Outcome]:
     """Without and with the choice's CRF; twice the same where it has none."""
-    masks = out_of_fold_masks(ballot, choice.weights, choice.views, choice.crf)
+    masks = out_of_fold_masks(ballot, choice.effective_weights, choice.views, choice.crf)
     truth = rasterize(ballot.photo)[None]
     plain, final = (
         Outcome(count_pixels(truth, mask[None], classes)[0], encode_mask(mask))

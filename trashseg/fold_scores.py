@@ -1,7 +1,7 @@
 """What each step after training brings alone, fold by fold: nothing is trained."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,15 @@ from trashseg.device import Resources
 from trashseg.fold_models import FoldModel, ballots_of, by_candidate, keep_missing_views
 from trashseg.masks import cpu_pool
 from trashseg.metrics import Scores, scores_of
-from trashseg.postprocess import Pick, Positions, count_by_fold, gather, picker, weigher
+from trashseg.postprocess import (
+    Pick,
+    Positions,
+    adjuster,
+    count_by_fold,
+    gather,
+    picker,
+    weigher,
+)
 from trashseg.views import PLAIN
 
 
@@ -32,21 +40,30 @@ class FoldScores:
 def score_steps(
     models: Sequence[FoldModel],
     tta: TtaConfig,
+    logit_adjustment: Sequence[float],
     crf: CrfConfig,
+    metric: str,
     dataset: CocoDataset,
     folds: Folds,
     resources: Resources,
 ) -> dict[str, FoldScores]:
-    """Of one configuration's folds: `plain` votes, those with `tta`, those with `crf`."""
-    choices = {"plain": equal_vote(1), "tta": Choice((1.0,), tta), "crf": Choice((1.0,), crf=crf)}
+    """Of one configuration's folds: `plain` votes, those with `tta`, those with `logit_adjustment`,
+    its power chosen for each fold on the others, those with `crf`."""
+    plain = equal_vote(1)
     views = Proposals(tta=(tta,)).views
     keep_missing_views(models, views, dataset, folds, resources)
     ballots = ballots_of(by_candidate(models), dataset, folds)
     with cpu_pool(resources.cpus) as pool:
         evidence = gather(pool, ballots, [view.name for view in views], len(dataset.classes))
+        picks = {
+            "plain": always(plain),
+            "tta": always(replace(plain, tta=tta)),
+            "logit_adjustment": adjuster(evidence, metric, plain, logit_adjustment),
+            "crf": always(replace(plain, crf=crf)),
+        }
         return {
-            name: score_folds(count_by_fold(evidence, always(choice)), dataset.classes)
-            for name, choice in choices.items()
+            name: score_folds(count_by_fold(evidence, pick), dataset.classes)
+            for name, pick in picks.items()
         }
 
 

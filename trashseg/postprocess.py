@@ -2,7 +2,8 @@
 
 The steps, each on top of what was kept before it: from the first candidate, the best by the final choice
 (search/finals.py), to weights of all (selection), from these to weights of each class (selection per
-class, where asked for), from the plain view to several (tta), from the vote to the refined vote (crf).
+class, where asked for), from the plain view to several (tta), from votes as they are to votes in which
+rare classes count more (logit adjustment), from the vote to the refined vote (crf).
 Whatever a step's parameters are picked on, its gain is measured on photos that they were not picked on.
 
 Nested: the score that is quoted for a fold's photos is that of choices made on the other folds; what is
@@ -150,6 +151,10 @@ def decide(
     views = picker([replace(kept, tta=tta) for tta in proposals.tta] or [kept], sampled, metric)
     steps.append(take("tta", kept, views, sampled, metric, photos, photos))
     kept = steps[-1].after
+    if proposals.logit_adjustment:
+        adjust = adjuster(evidence, metric, kept, proposals.logit_adjustment)
+        steps.append(take("logit adjustment", kept, adjust, sampled, metric, photos, photos))
+        kept = steps[-1].after
     refined = picker([replace(kept, crf=crf) for crf in proposals.crf] or [kept], full, metric)
     steps.append(take("crf", kept, refined, full, metric, crf_on, few))
     return Decision(steps[-1].after, tuple(steps))
@@ -212,6 +217,25 @@ def class_weigher(evidence: Evidence, metric: str, kept: Choice) -> Pick:
         return replace(kept, weights=weights_by_class(counts, kept.weights, photos, metric))
 
     return pick
+
+
+def adjuster(evidence: Evidence, metric: str, kept: Choice, powers: Sequence[float]) -> Pick:
+    """What was kept, or that with the votes of rare classes raised by one of `powers`."""
+
+    def pick(photos: Positions) -> Choice:
+        pixels = evidence.sampled(kept, photos).sum(axis=(0, 2))  # (C,) of the truth
+        raised = [replace(kept, class_factors=rarity(pixels, power)) for power in powers]
+        return picker([kept, *raised], evidence.sampled, metric)(photos)
+
+    return pick
+
+
+def rarity(pixels: NDArray[np.int64], power: float) -> tuple[float, ...]:
+    """(C,) factors of the classes' votes: how many times rarer than the commonest class each is, to the
+    `power`; 1 of a class without a pixel, of which nothing is known. Post-hoc logit adjustment (Menon et
+    al., Long-tail learning via logit adjustment, ICLR 2021), by the truth that it is picked on."""
+    times = pixels.max() / np.where(pixels > 0, pixels, pixels.max())
+    return tuple((times**power).tolist())
 
 
 def picker(options: Sequence[Choice], counts: CountsOf, metric: str) -> Pick:

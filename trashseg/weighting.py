@@ -1,9 +1,11 @@
 """What votes weigh: each candidate has one weight for all classes, or one for each of them.
 
 With weights by class the vote for class c is the sum over candidates k of w[k, c] * p_k[c]. The classes
-are then weighted by different candidates, so that the votes of a pixel no longer sum to 1 by
-themselves. No torch here.
+are then weighted by different candidates, or some count more than others, so that the votes of a pixel
+no longer sum to 1 by themselves. No torch here.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,8 @@ Shares = tuple[float, ...]
 Weight = float | tuple[float, ...]
 """Of one candidate: for all classes, or (C,) for each class."""
 Weights = tuple[Weight, ...]
-"""Of each candidate; they sum to 1, for each class where they are by class."""
+"""Of each candidate; they sum to 1, for each class where they are by class and all classes count the
+same."""
 TINY = np.float32(1e-12)  # far below the smallest vote that 16 bits hold, 6e-8
 
 
@@ -32,9 +35,20 @@ def by_candidate(shares: tuple[Shares, ...]) -> Weights:
     return tuple(zip(*shares, strict=True))
 
 
+def scaled(weights: Weights, class_factors: tuple[float, ...]) -> Weights:
+    """Weights by class under which the vote for each class counts so many times."""
+    shares = np.array(by_class(weights, len(class_factors))) * np.array(class_factors)[:, None]
+    return by_candidate(tuple(map(tuple, shares.tolist())))
+
+
 def is_heard(weight: Weight) -> bool:
     """Whether it counts for any class."""
     return bool(np.any(np.asarray(weight) > 0))
+
+
+def sum_of(weights: Sequence[Weight]) -> NDArray[np.float64]:
+    """(C,), or (1,) where they are not by class."""
+    return np.asarray(np.sum([np.atleast_1d(weight) for weight in weights], axis=0))
 
 
 def split(weight: Weight, parts: int) -> Weight:

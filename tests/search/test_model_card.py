@@ -130,13 +130,15 @@ def test_weights_by_class_and_trials_without_a_vote_are_told(run: RunFolder) -> 
     tree = read_yaml(file)
     tree["members"] = tree["members"][:2]
     for member in tree["members"]:
-        member["weight"] = [0.5] + [0.25] * 11
+        member["weight"] = [0.5, 1.25] + [0.5] * 9 + [3.0]
     write_yaml(file, {**tree, "chosen": "soft_vote"})
     card = card_of(run)
     table = rows(card, "## Networks")
-    assert table["trial_000"][5] == "0.2500 to 0.5000, by class"
+    assert table["trial_000"][5] == "0.5000 to 3.0000, by class"
     assert table["trial_001"][5] == "has no vote"
     assert "No CRF refines the mean: it did not help." in card
+    first, last = run.dataset().classes[1], run.dataset().classes[-1]
+    assert f"rare classes count more: {first} 2.50 times and {last} 6.00 times." in card
 
 
 # --- what follows from them --------------------------------------------------------------------

@@ -22,6 +22,7 @@ from trashseg.disputed import (
 from trashseg.errors import CheckpointError
 from trashseg.manifest import read_manifest, write_manifest
 from trashseg.pictures import encode_mask, write_mask
+from trashseg.weighting import sum_of
 
 Labels = np.ndarray
 
@@ -65,9 +66,17 @@ def test_each_photo_is_voted_on_by_the_members_of_its_fold(
 
 
 def test_weights_by_class_are_rescaled_class_by_class() -> None:
-    assert rescaled([(0.1, 0.3), (0.3, 0.3)]) == (
+    assert rescaled([(0.1, 0.3), (0.3, 0.3)], np.ones(2)) == (
         pytest.approx((0.25, 0.5)), pytest.approx((0.75, 0.5))
     )  # fmt: skip
+
+
+def test_a_class_counts_as_much_in_each_folds_vote_as_in_the_whole_ensemble() -> None:
+    """The second one counts four times; of two folds each has a half of both."""
+    of_a_fold = [(0.125, 0.5), (0.375, 1.5)]
+    whole = sum_of([*of_a_fold, *of_a_fold])
+    assert whole.tolist() == [1, 4]
+    assert rescaled(of_a_fold, whole) == (pytest.approx((0.25, 1)), pytest.approx((0.75, 3)))
 
 
 def test_disagreement_is_the_share_of_pixels_with_several_classes(

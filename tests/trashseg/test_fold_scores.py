@@ -5,10 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from tests.trashseg.written_votes import blind, noisy, shifted, truth, write_votes
+from tests.trashseg.written_votes import (
+    blind,
+    noisy,
+    shifted,
+    shy,
+    softmax,
+    truth,
+    write_votes,
+)
 from trashseg.config import CrfConfig, TtaConfig
-from trashseg.data.coco import CocoDataset
+from trashseg.data.coco import CocoDataset, Photo, rasterize
 from trashseg.data.folds import Folds, stratify
 from trashseg.device import Resources, local_resources
 from trashseg.fold_scores import FoldScores, score_folds, score_selection, score_steps
@@ -41,10 +50,31 @@ def test_a_crf_and_views_are_each_scored_without_the_other(
     tmp_path: Path, dataset: CocoDataset, folds: Folds, one_cpu: Resources
 ) -> None:
     models = write_votes(tmp_path, 0, dataset, folds, noisy(0.3))
-    found = score_steps(models, PLAIN, CRF, dataset, folds, one_cpu)
+    found = score_steps(models, PLAIN, (), CRF, "miou", dataset, folds, one_cpu)
     assert found["tta"] == found["plain"], "the only view is the plain one"
+    assert found["logit_adjustment"] == found["plain"], "there is no power"
     assert found["crf"].pooled["miou"] > found["plain"].pooled["miou"] + 0.1
     assert sorted(found["plain"].by_fold) == [0, 1]
+
+
+def test_a_power_is_chosen_for_a_fold_on_the_other_one(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, one_cpu: Resources
+) -> None:
+    """In fold 0 objects lose to the background, in fold 1 all is right as long as nothing is raised:
+    so fold 1 is raised, to its harm, and fold 0 is not."""
+    models = [
+        *write_votes(tmp_path / "a", 0, dataset, folds, shy)[:1],
+        *write_votes(tmp_path / "b", 0, dataset, folds, easily_led)[1:],
+    ]
+    found = score_steps(models, PLAIN, (0.5,), CRF, "miou", dataset, folds, one_cpu)
+    plain, adjusted = found["plain"].by_fold, found["logit_adjustment"].by_fold
+    assert adjusted[0] == plain[0]
+    assert adjusted[1]["miou"] < plain[1]["miou"] == 1
+
+
+def easily_led(photo: Photo) -> NDArray[np.float16]:
+    """The truth, just ahead of every other class."""
+    return softmax(rasterize(photo), 0.1)
 
 
 def test_two_that_each_see_a_half_are_better_together_than_the_best_of_them(
@@ -81,4 +111,4 @@ def test_what_is_best_is_chosen_for_a_fold_on_the_other_one(
 
 def alone(folder: Path, dataset: CocoDataset, folds: Folds, resources: Resources) -> FoldScores:
     models = write_votes(folder, 0, dataset, folds, shifted)
-    return score_steps(models, PLAIN, CRF, dataset, folds, resources)["plain"]
+    return score_steps(models, PLAIN, (), CRF, "miou", dataset, folds, resources)["plain"]
