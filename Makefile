@@ -11,7 +11,7 @@ CONFIG ?= configs/demo.yaml
 PHOTOS ?= ../shared/data/taco
 RESULTS_CONFIG := configs/results$(if $(GPU),_gpu).yaml
 
-.PHONY: install demo test faults results bench bench-search docs lint clean-demo
+.PHONY: install demo test faults results bench bench-search bench-trials docs lint clean-demo
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -71,6 +71,10 @@ bench: .venv/installed
 # after a change of our policy runs that alone
 bench-search: .venv/installed
 	$(BIN)/python -m bench.search_efficiency
+
+# what a trial costs in searches of up to 5,000, which make bench has no time for: an hour
+bench-trials: .venv/installed
+	$(BIN)/python -m bench.trials --all
 
 # the documentation, from docs/ and the code, into site/: to be read with any browser, without a network
 docs: .venv/installed

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import machine
+from bench.campaigns import kept
 from bench.comparison import Comparison, notes, table
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +60,7 @@ def main(names: list[str]) -> int:
             started = time.monotonic()
             results += run()
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+    results += kept(results) if not names else []
     print(table(results))
     print(notes(results), end="")
     if not names:

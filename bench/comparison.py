@@ -25,6 +25,12 @@ class Bar:
     relation: str
     limit: float
 
+    @classmethod
+    def of(cls, text: str) -> "Bar":
+        """The inverse of `str`."""
+        relation, limit = text.split()
+        return cls(relation, float(limit))
+
     def met(self, ratio: float) -> bool:
         return bool(COMPARE[self.relation](ratio, self.limit))  # numpy has a bool of its own
 

@@ -4,9 +4,9 @@ What random search has found after RANDOM_BUDGET full trainings is the reference
 bench/search_outcomes.py.
 
 The policy's settings were chosen on every other data set, from the first on; what is reported comes from
-the rest. `python -m bench.search_efficiency` runs all of that, goes on after a kill, and writes the
-table of docs/performance.md; `python -m bench search` runs a part. After a change of ours the others,
-which are most of the work, are not run again.
+the rest. `python -m bench.search_efficiency` runs all of that, goes on after a kill, writes the table
+of docs/performance.md and keeps its bars for `make bench`; `python -m bench search` runs a part. After
+a change of ours the others, which are most of the work, are not run again.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
+from bench import campaigns
 from bench.comparison import Bar, Comparison, UnequalResultsError
 from bench.fast_tpe import speed_up_tpe
 from bench.lcbench import EPOCHS, Task, folder, load_space, load_tasks
@@ -45,6 +46,10 @@ ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "build" / "search_efficiency"  # outcomes of the campaign, a file for each job
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- begin: make bench-search -->", "<!-- end: make bench-search -->"
+WHAT = "search efficiency"
+SIMULATED_BY = (
+    *("fast_tpe", "lcbench", "policies", "search_efficiency", "search_outcomes", "simulation"),
+)
 WORKERS = (1, 4, 16, 64)
 SEEDS = 20
 PART_TASKS, PART_SEEDS, PART_WORKERS = 3, 2, (1, 16)  # of `python -m bench search`
@@ -70,7 +75,7 @@ class Job:
 def code(policy: str) -> str:
     """A name of what decides the policy's outcomes: they are kept for it alone."""
     files = {
-        *(ROOT / "bench").glob("*.py"),
+        *(ROOT / "bench" / f"{name}.py" for name in SIMULATED_BY),
         ROOT / "search" / "space.py",
         ROOT / "requirements.lock",
     }
@@ -83,14 +88,11 @@ def run() -> list[Comparison]:
     """A part of the campaign, with its code."""
     if not folder().is_dir():
         missing = f"{folder()} is not there"
-        return [Comparison("search efficiency", "epochs", Bar("<=", 0.15), note=missing)]
+        return [Comparison(WHAT, "epochs", Bar("<=", 0.15), note=missing)]
     check_equal()
     tasks = load_tasks()[1::2][:PART_TASKS]
-    note = (
-        f"a part of `make bench-search`: {len(tasks)} of 17 data sets, {PART_SEEDS} of {SEEDS} seeds; "
-        "docs/performance.md has all"
-    )
-    return comparisons(campaign(tasks, PART_WORKERS, PART_SEEDS), note)
+    note = f"a part of `make bench-search`: {len(tasks)} of 17 data sets, {PART_SEEDS} of {SEEDS} seeds"
+    return comparisons(campaign(tasks, PART_WORKERS, PART_SEEDS), f"{WHAT}, a part", note)
 
 
 def check_equal() -> None:
@@ -214,8 +216,10 @@ def main() -> int:
     seeds = parser.parse_args().seeds
     check_equal()
     tasks = load_tasks()[1::2]
-    table = page_table(campaign(tasks, WORKERS, seeds, keep=True))
-    shown = f"{len(tasks)} data sets, {seeds} seeds each.\n\n{table}"
+    outcomes = campaign(tasks, WORKERS, seeds, keep=True)
+    note = f"{len(tasks)} data sets, {seeds} seeds each"
+    campaigns.keep("make bench-search", comparisons(outcomes, WHAT, note))
+    shown = f"{note}.\n\n{page_table(outcomes)}"
     print(shown)
     before, _, rest = PAGE.read_text().partition(BEGIN)
     write_text(PAGE, f"{before}{BEGIN}\n{shown}{END}{rest.partition(END)[2]}")

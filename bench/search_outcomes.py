@@ -74,13 +74,13 @@ def epochs_ratio(outcomes: Sequence[Outcome], workers: int) -> tuple[float, floa
     return float(np.median(reached)), float(np.mean(np.isfinite(reached)))
 
 
-def comparisons(outcomes: Sequence[Outcome], note: str) -> list[Comparison]:
+def comparisons(outcomes: Sequence[Outcome], what: str, note: str) -> list[Comparison]:
     """Three for each number of workers: epochs, reliability, regret against the best of the others."""
     found: list[Comparison] = []
     by_group = regrets(outcomes)
     for workers in sorted({one.workers for one in outcomes}):
         median, share = epochs_ratio(outcomes, workers)
-        at = f"search efficiency, {workers} worker{'s' if workers > 1 else ''}"
+        at = f"{what}, {workers} worker{'s' if workers > 1 else ''}"
         spent = float(RANDOM_BUDGET * EPOCHS)
         found.append(
             Comparison(

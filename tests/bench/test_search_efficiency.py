@@ -7,7 +7,7 @@ import pytest
 from bench import search_efficiency
 from bench.lcbench import load_tasks
 from bench.policies import POLICIES
-from bench.search_efficiency import Job, campaign, code
+from bench.search_efficiency import SIMULATED_BY, Job, campaign, code
 from bench.search_outcomes import BUDGETS, RANDOM_BUDGET
 from tests.bench.surrogate import needs_surrogate
 
@@ -16,7 +16,8 @@ from tests.bench.surrogate import needs_surrogate
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tree of the files that decide outcomes, all of them empty."""
     for name in (
-        "bench/simulation.py",
+        *(f"bench/{name}.py" for name in SIMULATED_BY),
+        "bench/crf.py",
         "search/space.py",
         "search/scheduler.py",
         "requirements.lock",
@@ -41,6 +42,12 @@ def test_what_all_are_simulated_with_runs_all_again(tree: Path, changed: str) ->
     before = {policy: code(policy) for policy in POLICIES}
     (tree / changed).write_text("changed")
     assert all(code(policy) != before[policy] for policy in POLICIES)
+
+
+def test_another_bench_runs_none_again(tree: Path) -> None:
+    before = {policy: code(policy) for policy in POLICIES}
+    (tree / "bench" / "crf.py").write_text("changed")
+    assert {policy: code(policy) for policy in POLICIES} == before
 
 
 @pytest.mark.slow

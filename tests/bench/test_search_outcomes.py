@@ -46,7 +46,7 @@ def test_we_are_compared_with_the_best_other_where_it_is_closest(outcomes: list[
 
 def test_bars_are_those_of_epochs_of_reliability_and_of_regret(outcomes: list[Outcome]) -> None:
     """780 / 5200 = 0.15, just within; 2 of 3 are too few; 0.125 / 0.25 is ahead."""
-    epochs, reliable, regret = comparisons(outcomes, "a part")
+    epochs, reliable, regret = comparisons(outcomes, "search", "a part")
     assert (epochs.ratio, epochs.met) == (pytest.approx(0.15), True)
     assert (reliable.ratio, reliable.met) == (pytest.approx(2 / 3), False)
     assert (regret.ratio, regret.met) == (pytest.approx(0.5), True)
