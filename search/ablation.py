@@ -28,7 +28,7 @@ from search.driver import check_training, run_search
 from search.finals import choose_and_train
 from search.ledger import HAND_TUNED
 from search.post import tune_post
-from search.results import Row, best_trials
+from search.results import Row, best_trials, read_standings
 from search.resume import differences
 from search.retrain import fold_model, is_trained, plan_folds, train_folds
 from search.run_folder import RunFolder
@@ -80,7 +80,7 @@ def run_ablation(config: SearchConfig, effort: Effort) -> tuple[RunFolder, Resul
         trainings = plan(run, additions, effort.seeds)
         each_once = {training.model.folder: training.model for training in trainings}
         train_folds(run, list(each_once.values()), survived=(NonFiniteError,))
-    voters = complete([*plan_folds(run, effort.top_k), *each_once.values()])
+    voters = complete([*of_search(run, effort.top_k), *each_once.values()])
     ensemble = tune_post(
         run,
         voters,
@@ -213,7 +213,7 @@ def arms_of_votes(run: RunFolder, trainings: Sequence[Training], top_k: int) -> 
         folds,
         resources,
     )
-    best = [model for model in plan_folds(run, top_k) if model.config.seed == config.seed]
+    best = [model for model in of_search(run, top_k) if model.config.seed == config.seed]
     library = complete([*(training.model for training in own), *best])
     chosen = score_selection(library, config.metric, dataset, folds, resources)
     count = len({model.candidate for model in library})
@@ -259,6 +259,12 @@ def arms_of_votes(run: RunFolder, trainings: Sequence[Training], top_k: int) -> 
         )
         for name, (scores, what, against) in described.items()
     ]
+
+
+def of_search(run: RunFolder, top_k: int) -> list[FoldModel]:
+    """All folds of the `top_k` best, and of those that have met them in the final choice, whether they
+    are trained or not."""
+    return plan_folds(run, max(top_k, len(read_standings(run))))
 
 
 def complete(models: Sequence[FoldModel]) -> list[FoldModel]:
