@@ -60,10 +60,12 @@ class Effort:
     """Of hand tuning and of the best configuration, from the configuration's own on."""
     top_k: int = 3
     """The search's configurations that are trained on all folds."""
-    post_trials: int = 8
+    post_trials: int = 4
     """CRFs, and sets of views, that are tried."""
-    post_photos: int = 40
-    """Photos on which CRFs are compared."""
+    post_photos: int = 200
+    """Photos on which CRFs are compared, at most."""
+    powers: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+    """Of the logit adjustment that is tried alone."""
 
 
 def run_ablation(config: SearchConfig, effort: Effort) -> tuple[RunFolder, Results]:
@@ -111,7 +113,7 @@ def write_down(
         tracker.start("results", "results", None, {"kind": "results"})
         arms = [
             *arms_of(trainings, config.train),
-            *arms_of_votes(run, trainings, effort.top_k),
+            *arms_of_votes(run, trainings, effort),
             together(ensemble, config.seed),
         ]
         results = summarise(arms, config, effort, rows, photos=len(run.dataset().photos))
@@ -195,7 +197,7 @@ def shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def arms_of_votes(run: RunFolder, trainings: Sequence[Training], top_k: int) -> list[Arm]:
+def arms_of_votes(run: RunFolder, trainings: Sequence[Training], effort: Effort) -> list[Arm]:
     """Hand tuning with TTA, with logit adjustment and with the CRF; of all configurations that are
     trained on every fold the best one, their equal vote and their selection. With the configuration's
     own seed; and the votes of the seeds of hand tuning, and of the best configuration."""
@@ -206,14 +208,14 @@ def arms_of_votes(run: RunFolder, trainings: Sequence[Training], top_k: int) -> 
     steps = score_steps(
         hand,
         config.tta,
-        config.logit_adjustment,
+        effort.powers,
         config.crf,
         config.metric,
         dataset,
         folds,
         resources,
     )
-    best = [model for model in of_search(run, top_k) if model.config.seed == config.seed]
+    best = [model for model in of_search(run, effort.top_k) if model.config.seed == config.seed]
     library = complete([*(training.model for training in own), *best])
     chosen = score_selection(library, config.metric, dataset, folds, resources)
     count = len({model.candidate for model in library})

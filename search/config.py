@@ -117,9 +117,9 @@ class SearchConfig(TrainConfig):
     """Whether `ensemble` tries weights of the configurations for each class; kept if they help."""
     tta: TtaConfig = TtaConfig(views=("identity", "horizontal_flip"))
     """What `ensemble` tries; the ensemble has it if it helps. {views: [identity]} tries none."""
-    logit_adjustment: tuple[Annotated[float, Field(gt=0.0)], ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-    """What `ensemble` tries after that, likewise: the vote for a class is multiplied by how many times
-    rarer than the commonest one it is, to one of these powers. []: none is tried."""
+    logit_adjustment: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
+    """What `ensemble` tries after that, likewise, such as [0.1, 0.2, 0.3]: the vote for a class is
+    multiplied by how many times rarer than the commonest one it is, to one of these powers. []: none."""
     crf: CrfConfig = CrfConfig()
     """What `ensemble` tries after that, likewise."""
 

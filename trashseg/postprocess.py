@@ -155,7 +155,8 @@ def decide(
         adjust = adjuster(evidence, metric, kept, proposals.logit_adjustment)
         steps.append(take("logit adjustment", kept, adjust, sampled, metric, photos, photos))
         kept = steps[-1].after
-    refined = picker([replace(kept, crf=crf) for crf in proposals.crf] or [kept], full, metric)
+    crfs = [replace(kept, crf=crf) for crf in proposals.crf] or [kept]
+    refined = cautious_picker(crfs, full, metric)
     steps.append(take("crf", kept, refined, full, metric, crf_on, few))
     return Decision(steps[-1].after, tuple(steps))
 
@@ -236,6 +237,21 @@ def rarity(pixels: NDArray[np.int64], power: float) -> tuple[float, ...]:
     al., Long-tail learning via logit adjustment, ICLR 2021), by the truth that it is picked on."""
     times = pixels.max() / np.where(pixels > 0, pixels, pixels.max())
     return tuple((times**power).tolist())
+
+
+def cautious_picker(options: Sequence[Choice], counts: CountsOf, metric: str) -> Pick:
+    """The first option, which others have tuned by hand, unless the best of the others is better by more
+    than the noise of the difference: on few photos the best of many is mostly the luckiest."""
+    best_of = picker(options, counts, metric)
+
+    def pick(photos: Positions) -> Choice:
+        first, best = options[0], best_of(photos)
+        if best == first:
+            return first
+        compared = compare(counts(first, photos), counts(best, photos), metric)
+        return best if compared.beyond_noise else first
+
+    return pick
 
 
 def picker(options: Sequence[Choice], counts: CountsOf, metric: str) -> Pick:
