@@ -21,13 +21,17 @@ from tests.trashseg.written_votes import (
 )
 from trashseg.choice import Choice, Proposals, equal_vote, single
 from trashseg.config import CrfConfig, TtaConfig
+from trashseg.counts import Counts
 from trashseg.data.coco import CocoDataset, Photo
 from trashseg.data.folds import Folds
 from trashseg.noise import score
 from trashseg.postprocess import (
     Decision,
+    Positions,
+    cautious_picker,
     decide,
     decide_by_fold,
+    picker,
     subset,
     take,
 )
@@ -118,6 +122,38 @@ def test_of_candidates_that_are_equally_good_one_votes(
     ]
     decision = decided(gather(pool, models, dataset, folds), Proposals(crf=()))
     assert decision.choice == single(0, 2)
+
+
+# --- of several ------------------------------------------------------------------------------------
+
+ALL_RIGHT, HALF_RIGHT, WORSE = (np.array([[n, 8 - n], [8 - n, n]]) for n in (8, 4, 2))
+FIRST, LUCKY, BETTER = (Choice((1.0,), crf=CrfConfig(iterations=count)) for count in (1, 2, 3))
+COUNTS = {
+    FIRST: np.stack([HALF_RIGHT] * 10),
+    # drawn anew, either of both photos is there once, give or take one: a gain of 1 - 1/2 +- 1.1
+    LUCKY: np.stack([ALL_RIGHT, WORSE, *[HALF_RIGHT] * 8]),
+    BETTER: np.stack([*[ALL_RIGHT] * 6, *[HALF_RIGHT] * 4]),
+}
+
+
+@both_metrics
+@pytest.mark.parametrize(
+    ("options", "cautious", "best"),
+    [
+        ((FIRST, LUCKY), FIRST, LUCKY),
+        ((FIRST, LUCKY, BETTER), BETTER, BETTER),
+        ((BETTER, LUCKY, FIRST), BETTER, BETTER),
+        ((FIRST, FIRST), FIRST, FIRST),
+    ],
+)
+def test_the_first_of_several_stays_unless_another_is_better_beyond_noise(
+    options: tuple[Choice, ...], cautious: Choice, best: Choice, metric: str
+) -> None:
+    def counts(choice: Choice, photos: Positions) -> Counts:
+        return COUNTS[choice][photos]
+
+    assert cautious_picker(options, counts, metric)(np.arange(10)) == cautious
+    assert picker(options, counts, metric)(np.arange(10)) == best
 
 
 # --- views -------------------------------------------------------------------------------------
