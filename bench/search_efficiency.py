@@ -47,9 +47,10 @@ KEPT = ROOT / "build" / "search_efficiency"  # outcomes of the campaign, a file 
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- begin: make bench-search -->", "<!-- end: make bench-search -->"
 WHAT = "search efficiency"
+# of bench/, what decides an outcome
 SIMULATED_BY = (
-    *("fast_tpe", "lcbench", "policies", "search_efficiency", "search_outcomes", "simulation"),
-)
+    "fast_tpe", "lcbench", "policies", "search_efficiency", "search_outcomes", "simulation",
+)  # fmt: skip
 WORKERS = (1, 4, 16, 64)
 SEEDS = 20
 PART_TASKS, PART_SEEDS, PART_WORKERS = 3, 2, (1, 16)  # of `python -m bench search`

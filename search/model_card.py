@@ -185,7 +185,7 @@ def votes(manifest: Manifest) -> str:
     tta, crf = manifest.tta, manifest.crf
     views, scales = join([f"`{view}`" for view in tta.views]), join(tta.scales)
     seen = (
-        f"Each network sees each photo in the views {views}, at scale {scales}.{counts(manifest)}"
+        f"Each network sees each photo in the views {views}, at scale {scales}.{favoured(manifest)}"
     )
     if manifest.chosen == "soft_vote":
         return f"{seen} No CRF refines the mean: it did not help."
@@ -193,7 +193,7 @@ def votes(manifest: Manifest) -> str:
     return f"{seen} A dense CRF refines the mean: {settings}."
 
 
-def counts(manifest: Manifest) -> str:
+def favoured(manifest: Manifest) -> str:
     """A sentence of the classes that count more than others; nothing where none does."""
     of_classes = sum_of([member.weight for member in manifest.members])
     more = [

@@ -19,7 +19,7 @@ from trashseg.data.folds import Folds
 from trashseg.files import write_json
 from trashseg.fold_models import FoldModel, ballots_of, by_candidate
 from trashseg.oof import oof_file
-from trashseg.postprocess import Decision, Evidence, Step, decide
+from trashseg.postprocess import Decision, Evidence, Step, decide, decide_by_fold
 from trashseg.views import PLAIN
 
 CLASSES = 12
@@ -140,6 +140,28 @@ def decided(evidence: Evidence, proposals: Proposals, metric: str = "miou") -> D
 
 def step(decision: Decision, name: str) -> Step:
     return next(step for step in decision.steps if step.name == name)
+
+
+def decisions_beside_other_truths(
+    pool: ThreadPoolExecutor,
+    models: Sequence[FoldModel],
+    dataset: CocoDataset,
+    folds: Folds,
+    proposals: Proposals,
+) -> list[Decision]:
+    """All that are made for each fold, with the truth as it is and where one fold has another. A fold's
+    own truth must have no part in its decision, and that of each other fold must have one."""
+    before = decide_by_fold(gather(pool, models, dataset, folds, proposals), proposals, "miou")
+    made = [*before.values()]
+    for fold in range(folds.count):
+        other = drawn_elsewhere(dataset, folds, fold)
+        evidence = gather(pool, models, other, folds, proposals)
+        after = decide_by_fold(evidence, proposals, "miou")
+        assert after[fold] == before[fold]
+        for another in set(range(folds.count)) - {fold}:
+            assert after[another] != before[another]  # who may look, sees it
+        made += after.values()
+    return made
 
 
 def drawn_elsewhere(dataset: CocoDataset, folds: Folds, fold: int) -> CocoDataset:
