@@ -132,7 +132,7 @@ def views() -> Comparison:
         write_sample(root / "photos", images=PHOTOS_AT_A_TIME, size=SIZE, seed=0)
         photos = [read_photo(path) for path in sorted((root / "photos").rglob("*.jpg"))]
         loaded = load_ensemble(root / "ensemble", CPU)
-    ensemble = Ensemble(loaded.members[:1], (1.0,), VIEWS, None, CPU)
+    ensemble = Ensemble(loaded.members[:1], (1.0,), VIEWS, False, None, CPU)
     network = ensemble.members[0].model
     with Allocated(network) as streamed:
         ours = vote(ensemble, photos)

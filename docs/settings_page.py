@@ -35,10 +35,10 @@ search: {trials: 40}
 python launch.py search --data DIR --config my.yaml --set optim.decoder_lr=5e-4
 ```
 
-Keys of the sections `search`, `tta` and `crf`, `selection_per_class` and `logit_adjustment` belong to a
-search and what follows it; `launch.py train` knows all others. A section with a `name` comes in
-variants, each with keys of its own: where another variant is chosen, what both have in common stays
-as it was.
+Keys of the sections `search`, `tta` and `crf`, `selection_per_class`, `logit_adjustment` and `by_object`
+belong to a search and what follows it; `launch.py train` knows all others. A section with a `name`
+comes in variants, each with keys of its own: where another variant is chosen, what both have in common
+stays as it was.
 """
 
 Schema = Mapping[str, Any]

@@ -6,8 +6,8 @@ One run holds all of it, so that nothing is trained twice:
 2. the final choice, and the best configurations on all folds;
 3. hand tuning and the best configuration with more seeds; each addition on hand tuning, with one;
 4. the ensemble of all of these, its CRF and views tuned out of fold;
-5. on the votes of hand tuning TTA, logit adjustment and the CRF alone; its seeds' vote, and that of the
-   best configuration's; among all configurations their selection.
+5. on the votes of hand tuning TTA, logit adjustment, one class for each object and the CRF alone; its
+   seeds' vote, and that of the best configuration's; among all configurations their selection.
 
 runs/NAME/results.json, results.md   what came out (search/ablation_results.py, ablation_page.py)
 
@@ -109,7 +109,7 @@ def write_down(
         Display(run.path.name, 1, "table") as display,
         Tracker(run, config.search.tracking_uri, warn=display.line).closing() as tracker,
     ):
-        display.line("TTA, logit adjustment, the CRF and the selection, each alone")
+        display.line("what can be done to votes, each alone")
         tracker.start("results", "results", None, {"kind": "results"})
         arms = [
             *arms_of(trainings, config.train),
@@ -198,9 +198,9 @@ def shown(value: Any) -> str:
 
 
 def arms_of_votes(run: RunFolder, trainings: Sequence[Training], effort: Effort) -> list[Arm]:
-    """Hand tuning with TTA, with logit adjustment and with the CRF; of all configurations that are
-    trained on every fold the best one, their equal vote and their selection. With the configuration's
-    own seed; and the votes of the seeds of hand tuning, and of the best configuration."""
+    """Hand tuning with TTA, with logit adjustment, by object and with the CRF; of all configurations
+    that are trained on every fold the best one, their equal vote and their selection. With the
+    configuration's own seed; and the votes of the seeds of hand tuning, and of the best one."""
     config, dataset = run.config, run.dataset()
     folds, resources = run.folds(dataset), local_resources()
     own = [training for training in trainings if training.seed == config.seed]
@@ -241,6 +241,7 @@ def arms_of_votes(run: RunFolder, trainings: Sequence[Training], effort: Effort)
             "votes of rare classes raised, by a power chosen on the other folds",
             HAND,
         ),
+        "by object": (steps["by_object"], "one class for each object", HAND),
         "CRF": (steps["crf"], "with the settings of the file", HAND),
         **as_one,
         f"best of {count}": (

@@ -13,7 +13,7 @@ from trashseg.sections import Section
 
 SQLITE = "sqlite:///"
 # what a training does not know
-OF_SEARCH = {"search", "selection_per_class", "tta", "logit_adjustment", "crf"}
+OF_SEARCH = {"search", "selection_per_class", "tta", "logit_adjustment", "by_object", "crf"}
 DURATION = re.compile(r"\d+(\.\d+)?[smh]")
 
 
@@ -120,6 +120,9 @@ class SearchConfig(TrainConfig):
     logit_adjustment: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
     """What `ensemble` tries after that, likewise, such as [0.1, 0.2, 0.3]: the vote for a class is
     multiplied by how many times rarer than the commonest one it is, to one of these powers. []: none."""
+    by_object: bool = True
+    """Whether `ensemble` tries after that, likewise, that each object is of one class: what its pixels
+    say most for, in sum."""
     crf: CrfConfig = CrfConfig()
     """What `ensemble` tries after that, likewise."""
 

@@ -29,6 +29,7 @@ def run_ensemble(run: RunFolder, top_k: int, seeds: int, test: Path | None) -> d
             selection_per_class=run.config.selection_per_class,
             tta=(run.config.tta,),
             logit_adjustment=run.config.logit_adjustment,
+            by_object=run.config.by_object,
             crf=(run.config.crf,),
         )
         return vote_and_log(run, models, dataset, test_dataset, proposals)

@@ -20,6 +20,9 @@ from trashseg.weighting import sum_of
 
 FEW_OBJECTS = 20
 LOW_IOU = 0.3
+OF_ONE_CLASS = (
+    " Litter that touches is one object, of one class: that which its pixels say most for, in sum."
+)
 LONGEST = 5000  # characters of a version's description that MLflow's databases hold
 
 
@@ -186,6 +189,7 @@ def votes(manifest: Manifest) -> str:
     views, scales = join([f"`{view}`" for view in tta.views]), join(tta.scales)
     seen = (
         f"Each network sees each photo in the views {views}, at scale {scales}.{favoured(manifest)}"
+        f"{OF_ONE_CLASS if manifest.by_object else ''}"
     )
     if manifest.chosen == "soft_vote":
         return f"{seen} No CRF refines the mean: it did not help."

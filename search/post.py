@@ -71,6 +71,7 @@ def tune_post(
         selection_per_class=run.config.selection_per_class if per_class is None else per_class,
         tta=propose_tta(offered, trials),
         logit_adjustment=run.config.logit_adjustment,
+        by_object=run.config.by_object,
         crf=propose_crf(run.config.crf, trials),
         crf_photos=photos,
     )

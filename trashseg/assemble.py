@@ -165,6 +165,7 @@ def run_test(
         members=tuple(load_member(folder, resources.device) for folder in members),
         weights=tuple(members.values()),
         tta=decided.with_crf.tta,
+        by_object=decided.with_crf.by_object,
         crf=decided.with_crf.crf,
         resources=resources,
     )
@@ -227,6 +228,7 @@ def write_report(
             "selection_per_class": proposals.selection_per_class,
             "tta": [tta.model_dump(mode="json") for tta in proposals.tta],
             "logit_adjustment": list(proposals.logit_adjustment),
+            "by_object": proposals.by_object,
             "crf": [crf.model_dump(mode="json") for crf in proposals.crf],
             "crf_photos": proposals.crf_photos,
             "crf_runs": decided.evidence.full.refinements,

@@ -21,6 +21,8 @@ class Choice:
     crf: CrfConfig | None = None
     class_factors: tuple[float, ...] = ()
     """(C,) how many times the vote for each class counts; where there are none, all count once."""
+    by_object: bool = False
+    """Whether each object is of one class (trashseg/objects.py)."""
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -40,6 +42,7 @@ class Choice:
         return {
             "weights": list(self.weights),
             "class_factors": list(self.class_factors),
+            "by_object": self.by_object,
             "tta": self.tta.model_dump(mode="json"),
             "crf": self.crf.model_dump(mode="json") if self.crf else None,
         }
@@ -65,6 +68,8 @@ class Proposals:
     tta: tuple[TtaConfig, ...] = ()
     logit_adjustment: tuple[float, ...] = ()
     """Powers of the classes' shares of pixels by which their votes are divided."""
+    by_object: bool = False
+    """Whether it is tried that each object is of one class."""
     crf: tuple[CrfConfig, ...] = (CrfConfig(),)
     crf_photos: int = 200
     """Photos on which CRF proposals are compared; the deployed one is checked on all."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class Ensemble:
     weights: Weights
     """Of each member's vote; they sum to 1."""
     tta: TtaConfig
+    by_object: bool
+    """Whether each object is of one class."""
     crf: CrfConfig | None
     resources: Resources
 
@@ -51,12 +54,13 @@ def load_ensemble(folder: Path, resources: Resources) -> Ensemble:
                 "give runs/NAME/ensemble or runs/NAME/folds/K/FOLD"
             )
         member = load_member(folder, resources.device)
-        return Ensemble((member,), (1.0,), TtaConfig(), None, resources)
+        return Ensemble((member,), (1.0,), TtaConfig(), False, None, resources)
     manifest = read_manifest(folder)
     return Ensemble(
         members=tuple(load_member(folder / m.folder, resources.device) for m in manifest.members),
         weights=tuple(member.weight for member in manifest.members),
         tta=manifest.tta,
+        by_object=manifest.by_object,
         crf=manifest.crf if manifest.chosen == "soft_vote_crf" else None,
         resources=resources,
     )
@@ -103,7 +107,8 @@ def votes(
             del averages  # or it is there while the next are made
             return_freed_memory()  # photos are of many sizes
 
-    yield from zip(photos, stream(pool, photo_masks, calls()), strict=True)
+    decide = partial(photo_masks, by_object=ensemble.by_object)
+    yield from zip(photos, stream(pool, decide, calls()), strict=True)
 
 
 def predict_photos(

@@ -47,7 +47,8 @@ class PixelSample:
         return int(self._votes.shape[1])
 
     def counts(self, choice: Choice) -> Counts:
-        """Of all photos, at the network's size, before any CRF; not to be changed."""
+        """Of all photos, at the network's size, pixel by pixel: before objects become of one class, and
+        before any CRF; not to be changed."""
         views = tuple(self._views.index(view) for view in choice.views)
         counts: Counts = self._counts(choice.effective_weights, views)
         return counts
@@ -174,7 +175,9 @@ class FullSize:
 
 def judge_photo(ballot: Ballot, choice: Choice, classes: int) -> tuple[Outcome, Outcome]:
     """Without and with the choice's CRF; twice the same where it has none."""
-    masks = out_of_fold_masks(ballot, choice.effective_weights, choice.views, choice.crf)
+    masks = out_of_fold_masks(
+        ballot, choice.effective_weights, choice.views, choice.crf, by_object=choice.by_object
+    )
     truth = rasterize(ballot.photo)[None]
     plain, final = (
         Outcome(count_pixels(truth, mask[None], classes)[0], encode_mask(mask))

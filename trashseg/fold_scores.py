@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from trashseg.choice import Choice, Proposals, equal_vote, single
+from trashseg.choice import Proposals, equal_vote, single
 from trashseg.config import CrfConfig, TtaConfig
 from trashseg.counts import Counts
 from trashseg.data.coco import CocoDataset
@@ -16,9 +16,8 @@ from trashseg.fold_models import FoldModel, ballots_of, by_candidate, keep_missi
 from trashseg.masks import cpu_pool
 from trashseg.metrics import Scores, scores_of
 from trashseg.postprocess import (
-    Pick,
-    Positions,
     adjuster,
+    always,
     count_by_fold,
     gather,
     picker,
@@ -48,7 +47,7 @@ def score_steps(
     resources: Resources,
 ) -> dict[str, FoldScores]:
     """Of one configuration's folds: `plain` votes, those with `tta`, those with `logit_adjustment`,
-    its power chosen for each fold on the others, those with `crf`."""
+    its power chosen for each fold on the others, those decided `by_object`, those with `crf`."""
     plain = equal_vote(1)
     views = Proposals(tta=(tta,)).views
     keep_missing_views(models, views, dataset, folds, resources)
@@ -59,6 +58,7 @@ def score_steps(
             "plain": always(plain),
             "tta": always(replace(plain, tta=tta)),
             "logit_adjustment": adjuster(evidence, metric, plain, logit_adjustment),
+            "by_object": always(replace(plain, by_object=True)),
             "crf": always(replace(plain, crf=crf)),
         }
         return {
@@ -102,15 +102,6 @@ def score_selection(
             name: score_folds(count_by_fold(evidence, pick), dataset.classes)
             for name, pick in picks.items()
         }
-
-
-def always(choice: Choice) -> Pick:
-    """Whatever the photos say."""
-
-    def pick(_: Positions) -> Choice:
-        return choice
-
-    return pick
 
 
 def score_folds(counts: Mapping[int, Counts], classes: Sequence[str]) -> FoldScores:

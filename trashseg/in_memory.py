@@ -36,7 +36,8 @@ def answer(ensemble: Ensemble, encoded: Sequence[bytes]) -> Iterator[Answer]:
             for place, content in group
         ]
         for image, average in zip(images, vote(ensemble, images), strict=True):
-            mask = decide_photo(average, image, ensemble.crf).mask
+            decided = decide_photo(average, image, ensemble.crf, by_object=ensemble.by_object)
+            mask = decided.mask
             yield Answer(encode_mask(mask), shares_of(mask, ensemble.classes))
 
 

@@ -42,6 +42,8 @@ class Manifest(Section):
     """Who votes."""
     tta: TtaConfig
     """Views in which each member sees each photo."""
+    by_object: bool = False
+    """Whether each object is of one class; an ensemble from before there was a choice says nothing."""
     chosen: Kind
     """Whether the CRF is part of the ensemble."""
     crf: CrfConfig
@@ -75,6 +77,7 @@ def write_manifest(
             for member, weight in members.items()
         ),
         tta=with_crf.tta,
+        by_object=with_crf.by_object,
         chosen=chosen,
         crf=with_crf.crf,
     )

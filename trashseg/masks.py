@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from trashseg.config import CrfConfig
 from trashseg.crf import refine
 from trashseg.data.coco import read_photo
+from trashseg.objects import one_class_per_object
 from trashseg.oof import Ballot, read_vote, resize_probabilities
 from trashseg.weighting import Weights
 
@@ -49,11 +50,15 @@ class Decision:
     probability: NDArray[np.float32]
 
 
-def photo_masks(vote: NDArray[Any], photo: Path, crf: CrfConfig | None) -> PhotoMasks:
-    """Enlarge a softmax (C, S, S) of any float type to the photo, refine it with `crf`, decide."""
+def photo_masks(
+    vote: NDArray[Any], photo: Path, crf: CrfConfig | None, *, by_object: bool
+) -> PhotoMasks:
+    """Enlarge a softmax (C, S, S) of any float type to the photo, refine it with `crf`, decide;
+    `by_object` as in `decide_photo`."""
     image = read_photo(photo)
-    soft = decide_photo(vote, image, None)
-    final = soft if crf is None else decide_photo(vote, image, crf)
+    probabilities = probabilities_of(vote, by_object=by_object)
+    soft = decide_refined(probabilities, image, None)
+    final = soft if crf is None else decide_refined(probabilities, image, crf)
     return PhotoMasks(
         soft_vote=soft.mask,
         soft_vote_crf=None if crf is None else final.mask,
@@ -62,15 +67,36 @@ def photo_masks(vote: NDArray[Any], photo: Path, crf: CrfConfig | None) -> Photo
 
 
 def out_of_fold_masks(
-    ballot: Ballot, weights: Weights, views: tuple[str, ...], crf: CrfConfig | None
+    ballot: Ballot,
+    weights: Weights,
+    views: tuple[str, ...],
+    crf: CrfConfig | None,
+    *,
+    by_object: bool,
 ) -> PhotoMasks:
     """`photo_masks` of the vote that is on disk."""
-    return photo_masks(read_vote(ballot, weights, views), ballot.photo.path, crf)
+    vote = read_vote(ballot, weights, views)
+    return photo_masks(vote, ballot.photo.path, crf, by_object=by_object)
 
 
-def decide_photo(vote: NDArray[Any], image: NDArray[np.uint8], crf: CrfConfig | None) -> Decision:
-    """The decision at the size of `image` (H, W, 3), refined where there is a `crf`."""
+def decide_photo(
+    vote: NDArray[Any], image: NDArray[np.uint8], crf: CrfConfig | None, *, by_object: bool
+) -> Decision:
+    """The decision at the size of `image` (H, W, 3): `by_object` with one class for each object
+    (trashseg/objects.py), refined where there is a `crf`."""
+    return decide_refined(probabilities_of(vote, by_object=by_object), image, crf)
+
+
+def probabilities_of(vote: NDArray[Any], *, by_object: bool) -> NDArray[np.float32]:
+    """(C, S, S), what is decided on."""
     probabilities = vote.astype(np.float32)
+    return one_class_per_object(probabilities) if by_object else probabilities
+
+
+def decide_refined(
+    probabilities: NDArray[np.float32], image: NDArray[np.uint8], crf: CrfConfig | None
+) -> Decision:
+    """The decision at the size of `image` (H, W, 3), refined where there is a `crf`."""
     if crf is not None:
         probabilities = refine_limited(probabilities, image, crf)
     return decide_at(probabilities, image.shape[:2])

@@ -3,7 +3,8 @@
 The steps, each on top of what was kept before it: from the first candidate, the best by the final choice
 (search/finals.py), to weights of all (selection), from these to weights of each class (selection per
 class, where asked for), from the plain view to several (tta), from votes as they are to votes in which
-rare classes count more (logit adjustment), from the vote to the refined vote (crf).
+rare classes count more (logit adjustment), from classes of pixels to classes of objects (by object),
+from the vote to the refined vote (crf).
 Whatever a step's parameters are picked on, its gain is measured on photos that they were not picked on.
 
 Nested: the score that is quoted for a fold's photos is that of choices made on the other folds; what is
@@ -155,6 +156,10 @@ def decide(
         adjust = adjuster(evidence, metric, kept, proposals.logit_adjustment)
         steps.append(take("logit adjustment", kept, adjust, sampled, metric, photos, photos))
         kept = steps[-1].after
+    if proposals.by_object:
+        pick = always(replace(kept, by_object=True))
+        steps.append(take("by object", kept, pick, full, metric, photos, photos))
+        kept = steps[-1].after
     crfs = [replace(kept, crf=crf) for crf in proposals.crf] or [kept]
     refined = cautious_picker(crfs, full, metric)
     steps.append(take("crf", kept, refined, full, metric, crf_on, few))
@@ -194,6 +199,15 @@ def take(
 
 
 # --- what is picked ----------------------------------------------------------------------------
+
+
+def always(choice: Choice) -> Pick:
+    """Whatever the photos say."""
+
+    def pick(_: Positions) -> Choice:
+        return choice
+
+    return pick
 
 
 def weigher(evidence: Evidence, metric: str) -> Pick:

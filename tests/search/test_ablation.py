@@ -210,7 +210,7 @@ def test_hand_tuning_search_and_additions_are_trained_once_and_compared(
     assert scored == {
         **{HAND: 4, SEARCHED: 4},
         **dict.fromkeys(load_study("additions").variants.keys() - {"hand"}, 2),
-        **{"hand tuning, one seed": 2, "TTA": 2, "logit adjustment": 2, "CRF": 2},
+        **{"hand tuning, one seed": 2, "TTA": 2, "logit adjustment": 2, "by object": 2, "CRF": 2},
         **{f"{HAND}, seeds": 2, f"{SEARCHED}, seeds": 2},
         **{f"{what} of {VOTERS}": 2 for what in ("best", "equal vote", "selection")},
         TOGETHER: 2,

@@ -125,6 +125,12 @@ def test_members_and_steps_are_those_of_the_manifest_and_of_the_report(run: RunF
     )
 
 
+def test_what_is_decided_by_object_is_told(run: RunFolder) -> None:
+    file = run.ensemble / "manifest.yaml"
+    write_yaml(file, {**read_yaml(file), "by_object": True})
+    assert "at scale 1.0. Litter that touches is one object, of one class:" in card_of(run)
+
+
 def test_weights_by_class_and_trials_without_a_vote_are_told(run: RunFolder) -> None:
     file = run.ensemble / "manifest.yaml"
     tree = read_yaml(file)

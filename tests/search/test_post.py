@@ -154,6 +154,7 @@ def test_the_ensemble_is_built_anew_with_the_best_of_what_was_tried(run: RunFold
     report = json.loads((run.ensemble / "post.json").read_text())
     assert report["tried"]["selection_per_class"] > run.config.selection_per_class
     assert report["tried"]["logit_adjustment"] == list(run.config.logit_adjustment) == []
+    assert report["tried"]["by_object"] is run.config.by_object is True
     assert len(report["tried"]["crf"]) == 4
     assert report["tried"]["crf"][0] == run.config.crf.model_dump()
     assert len(report["tried"]["tta"]) == 4  # with or without the flip and the larger photo
@@ -163,9 +164,10 @@ def test_the_ensemble_is_built_anew_with_the_best_of_what_was_tried(run: RunFold
     manifest = read_manifest(run.ensemble)
     assert manifest.crf.model_dump() in report["tried"]["crf"]
     kept = {step["step"]: step["kept"] for step in report["chosen"]["steps"]}
-    assert list(kept) == ["selection", "selection per class", "tta", "crf"]
+    assert list(kept) == ["selection", "selection per class", "tta", "by object", "crf"]
     assert (manifest.chosen == "soft_vote_crf") == kept["crf"]
     assert (manifest.tta != TtaConfig()) == kept["tta"]
+    assert manifest.by_object == kept["by object"]
     for fold in range(2):
         views = run.fold("trial_000", fold) / "oof_views"
         assert {folder.name for folder in views.iterdir()} == {

@@ -85,6 +85,7 @@ def test_the_training_configuration_has_no_search_keys() -> None:
             "crf.iterations=2",
             "selection_per_class=true",
             "logit_adjustment=[]",
+            "by_object=false",
         ],
     ).train
     assert type(train) is TrainConfig

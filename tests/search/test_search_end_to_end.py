@@ -349,7 +349,7 @@ def test_the_ensemble_scores_every_candidate_and_fold(
     assert set(metrics["oof"]) == {"soft_vote", "soft_vote_crf"}
     assert metrics["oof"]["soft_vote"]["images"] == 20
     assert metrics["nested"]["images"] == 20
-    assert [step["step"] for step in metrics["steps"]] == ["selection", "tta", "crf"]
+    assert [step["step"] for step in metrics["steps"]] == ["selection", "tta", "by object", "crf"]
     assert set(metrics["candidates"]) == {"0", "1"}
     assert len(metrics["members"]) == 4
     assert len(list((searched.run.ensemble / "masks").rglob("*.png"))) == 20

@@ -104,7 +104,7 @@ def test_a_photos_vote_is_the_weighted_mean_of_the_two_models_that_had_it_in_val
 def test_the_masks_are_those_of_the_choice(trained: Trained, built: Path) -> None:
     weights = _post(built)["chosen"]["weights"]
     for ballot in ballots_of(by_candidate(trained.models), trained.dataset, trained.folds):
-        masks = out_of_fold_masks(ballot, tuple(weights), ("identity_1",), None)
+        masks = out_of_fold_masks(ballot, tuple(weights), ("identity_1",), None, by_object=False)
         written = _mask(_soft_vote_folder(built), ballot.photo)
         np.testing.assert_array_equal(written, masks.final)
 
@@ -231,7 +231,9 @@ def test_the_nested_score_is_of_masks_that_were_chosen_on_the_other_fold(
     for row, ballot in enumerate(ballots):
         chosen = folds[str(ballot.fold)]
         crf = CrfConfig(**chosen["crf"]) if chosen["crf"] else None
-        masks = out_of_fold_masks(ballot, tuple(chosen["weights"]), ("identity_1",), crf)
+        masks = out_of_fold_masks(
+            ballot, tuple(chosen["weights"]), ("identity_1",), crf, by_object=chosen["by_object"]
+        )
         np.add.at(counts[row], (rasterize(ballot.photo), masks.final), 1)
     expected = scores_of(torch.from_numpy(counts), trained.dataset.classes)
     nested = _metrics(built)["nested"]

@@ -34,7 +34,7 @@ FLIP = TtaConfig(views=("identity", "horizontal_flip"))
 def _ensemble(trained: Trained, weights: dict[int, float], tta: TtaConfig = FLIP) -> Ensemble:
     """Of models by their place in the list."""
     members = [load_member(trained.models[i].folder, trained.resources.device) for i in weights]
-    return Ensemble(tuple(members), tuple(weights.values()), tta, None, trained.resources)
+    return Ensemble(tuple(members), tuple(weights.values()), tta, False, None, trained.resources)
 
 
 # --- the vote ----------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_predicting_out_of_the_manifest_gives_what_was_decided_out_of_fold(
     ):
         expected = read_vote(ballot, choice.weights, choice.views)
         np.testing.assert_allclose(average.astype(np.float32), expected, atol=2e-3)
-        kept = out_of_fold_masks(ballot, choice.weights, choice.views, SOFT_CRF)
+        kept = out_of_fold_masks(ballot, choice.weights, choice.views, SOFT_CRF, by_object=False)
         same.append((masks.final == kept.final).mean())
         refined.append((kept.final != kept.soft_vote).mean())
     assert np.mean(same) > 0.995  # votes on disk are rounded to 16 bits, and some pixels are ties

@@ -94,7 +94,7 @@ def test_masks_are_those_that_were_counted_remembered_or_not(
             by_hand = np.zeros((12, 12), dtype=np.int64)
             np.add.at(by_hand, (rasterize(ballot.photo), mask), 1)
             np.testing.assert_array_equal(by_hand, expected)
-            whole = out_of_fold_masks(ballot, choice.weights, choice.views, SMOOTH)
+            whole = out_of_fold_masks(ballot, choice.weights, choice.views, SMOOTH, by_object=False)
             np.testing.assert_array_equal(mask, whole.final)
         assert full.refinements == runs
 

@@ -94,7 +94,7 @@ def test_a_larger_photo_is_refined_smaller_and_its_masks_come_back_at_its_size(
     refined = refine_limited(probabilities, photo, crf)
     assert refined.shape == (3, height, width)
     np.testing.assert_allclose(refined.sum(axis=0), 1, atol=1e-4)
-    assert decide_photo(probabilities, photo, crf).mask.shape == (40, 24)
+    assert decide_photo(probabilities, photo, crf, by_object=False).mask.shape == (40, 24)
 
 
 @given(
@@ -131,7 +131,7 @@ def _vote() -> NDArray[np.float16]:
 
 
 def test_a_vote_is_enlarged_to_the_photo_and_decided(photo_file: Path) -> None:
-    masks = photo_masks(_vote(), photo_file, crf=None)
+    masks = photo_masks(_vote(), photo_file, None, by_object=False)
     assert masks.soft_vote.shape == (6, 10)
     assert (masks.soft_vote == 1).all()
     assert masks.soft_vote_crf is None
@@ -140,7 +140,7 @@ def test_a_vote_is_enlarged_to_the_photo_and_decided(photo_file: Path) -> None:
 
 
 def test_with_a_crf_the_refined_map_is_the_final_one(photo_file: Path) -> None:
-    masks = photo_masks(_vote(), photo_file, crf=CrfConfig())
+    masks = photo_masks(_vote(), photo_file, CrfConfig(), by_object=False)
     assert masks.soft_vote_crf is not None
     assert masks.final is masks.soft_vote_crf
     assert (masks.final == 1).all()

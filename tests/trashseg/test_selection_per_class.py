@@ -370,10 +370,10 @@ def test_the_ensemble_at_work_makes_the_masks_that_were_decided_out_of_fold(
     ):
         expected = read_vote(ballot, choice.weights, choice.views)
         np.testing.assert_allclose(got.astype(np.float32), expected, atol=2e-3)
-        kept = out_of_fold_masks(ballot, choice.weights, choice.views, crf)
+        kept = out_of_fold_masks(ballot, choice.weights, choice.views, crf, by_object=False)
         same.append((masks.final == kept.final).mean())
         np.testing.assert_allclose(masks.confidence, kept.confidence, atol=0.05)
-        plain = out_of_fold_masks(ballot, (0.5, 0.5), choice.views, crf)
+        plain = out_of_fold_masks(ballot, (0.5, 0.5), choice.views, crf, by_object=False)
         moved.append((plain.final != kept.final).mean())
     assert np.mean(same) > 0.995  # votes on disk are rounded to 16 bits, and some pixels are ties
     assert np.mean(moved) > 0  # these weights were there

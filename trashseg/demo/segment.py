@@ -23,7 +23,8 @@ class Settings(Section):
 
     threshold: Probability = 0.0
     """A pixel of an object whose class has a smaller probability becomes background, and is counted as
-    not sure. With the CRF it is the probability after it, which is nearer to 0 or 1 than the vote's."""
+    not sure. Of an ensemble that decides by object it is that of litter; with the CRF it is the
+    probability after it, which is nearer to 0 or 1 than the vote's."""
     crf: bool | None = None
     """Whether the masks are refined; as the ensemble chose, if left out."""
 
@@ -84,7 +85,8 @@ class Segmenter:
 
     def decide(self, image: Image, voted: Vote, settings: Settings) -> Segmented:
         refines = self.refines if settings.crf is None else settings.crf
-        decision = decide_photo(voted, image, self._crf if refines else None)
+        crf = self._crf if refines else None
+        decision = decide_photo(voted, image, crf, by_object=self._ensemble.by_object)
         unsure = (decision.mask > 0) & (decision.probability < settings.threshold)
         decision.mask[unsure] = 0
         return Segmented(
