@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tests.trashseg.trained_folds import tiny_config
 from trashseg import postprocess
-from trashseg.choice import Proposals
+from trashseg.choice import Choice, Proposals
 from trashseg.config_file import write_yaml
 from trashseg.data.coco import CocoDataset, Photo, rasterize
 from trashseg.data.folds import Folds
@@ -140,6 +140,12 @@ def decided(evidence: Evidence, proposals: Proposals, metric: str = "miou") -> D
 
 def step(decision: Decision, name: str) -> Step:
     return next(step for step in decision.steps if step.name == name)
+
+
+def share_right(evidence: Evidence, choice: Choice) -> float:
+    """Of all pixels of all photos, at the photos' own size."""
+    counts = evidence.full.counts(choice, np.arange(20)).sum(axis=0)
+    return float(counts.trace() / counts.sum())
 
 
 def decisions_beside_other_truths(
