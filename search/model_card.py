@@ -162,10 +162,10 @@ def tested(facts: Facts) -> str:
 def about_scores(facts: Facts) -> str:
     return (
         "All at the photos' own size. Out of fold: each photo is scored by just those networks that "
-        "had it in their validation fold. Nested: each fold's photos under choices (weights, views, "
-        "CRF) made on the other folds; this is the score to quote, and versions are compared by its "
-        f"`{facts.post['metric']}`. `miou` counts the pixels of all photos together, `miou_image` is "
-        "the mean over photos."
+        "had it in their validation fold. Nested: each fold's photos under choices (weights, views "
+        "and what follows) made on the other folds; this is the score to quote, and versions are "
+        f"compared by its `{facts.post['metric']}`. `miou` counts the pixels of all photos together, "
+        "`miou_image` is the mean over photos."
     )
 
 

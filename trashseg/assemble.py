@@ -1,6 +1,6 @@
 """An ensemble made of trained folds: decided on votes out of fold, scored, and written down.
 
-OUT/manifest.yaml    members with their weights, views, CRF: all `predict` needs
+OUT/manifest.yaml    members with their weights, views, what follows: all `predict` needs
 OUT/metrics.json     scores out of fold and on the test folder, with and without CRF; the nested ones
 OUT/post.json        each step with and without, its noise, kept or not and why; the same by fold
 OUT/masks/           the chosen prediction for each photo, out of fold, at the photo's size;
@@ -72,8 +72,8 @@ def build_ensemble(
     on_photo: OnPhoto = lambda: None,
     on_step: OnStep = lambda text: None,
 ) -> dict[str, Any]:
-    """Choose weights, views and CRF by `metric` out of fold, score what comes out (also on `test`),
-    write `out`.
+    """Choose weights, views and what follows by `metric` out of fold, score what comes out (also on
+    `test`), write `out`.
 
     Each photo is voted on only by the models that had it in their validation fold; the test folder
     plays no part in any choice. Returns what metrics.json holds.
