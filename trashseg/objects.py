@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-BACKGROUND = 0
 HALF = 0.5
 
 
@@ -21,7 +20,7 @@ def one_class_per_object(vote: NDArray[np.float32]) -> NDArray[np.float32]:
     what all of them had: that of the pixel's region where background has less than half, elsewhere
     the pixel's own likeliest. Pixels that touch at a corner are of one region; of equals the first
     class counts."""
-    background, litter = vote[BACKGROUND], vote[BACKGROUND + 1 :]
+    background, litter = vote[0], vote[1:]
     is_litter = background < HALF
     count, region = cv2.connectedComponents(is_litter.astype(np.uint8), connectivity=8)
     place = region[is_litter]
@@ -29,6 +28,6 @@ def one_class_per_object(vote: NDArray[np.float32]) -> NDArray[np.float32]:
     of_region = np.argmax(sums, axis=0)  # (count,)
     chosen = np.where(is_litter, of_region[region], litter.argmax(axis=0))
     single = np.zeros_like(vote)
-    single[BACKGROUND] = background
-    np.put_along_axis(single[BACKGROUND + 1 :], chosen[None], 1 - background[None], axis=0)
+    single[0] = background
+    np.put_along_axis(single[1:], chosen[None], 1 - background[None], axis=0)
     return single

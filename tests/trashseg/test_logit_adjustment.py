@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.trashseg.written_votes import (
+    assert_masks_are_the_truth,
     decided,
     decisions_beside_other_truths,
     gather,
@@ -29,7 +30,6 @@ from trashseg.device import Resources
 from trashseg.fold_models import FoldModel, ballots_of, by_candidate
 from trashseg.manifest import read_manifest
 from trashseg.oof import read_oof, read_vote
-from trashseg.pictures import encode_mask
 from trashseg.postprocess import rarity
 
 NAME = "logit adjustment"
@@ -154,6 +154,4 @@ def test_what_is_chosen_is_reported_deployed_and_in_the_masks(
     assert {m.folder: m.weight for m in read_manifest(out).members} == {
         f"../0/{fold}": pytest.approx(tuple(factor / 4 for factor in factors)) for fold in range(4)
     }
-    for photo in dataset.photos:
-        mask = out / "masks" / Path(photo.file_name).with_suffix(".png")
-        assert mask.read_bytes() == encode_mask(rasterize(photo))
+    assert_masks_are_the_truth(out, dataset)

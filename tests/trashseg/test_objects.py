@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tests.trashseg.untrained_folds import write_untrained
 from tests.trashseg.written_votes import (
     CLASSES,
+    assert_masks_are_the_truth,
     decided,
     decisions_beside_other_truths,
     gather,
@@ -37,7 +38,6 @@ from trashseg.fold_models import FoldModel
 from trashseg.manifest import Manifest, ManifestMember, read_manifest
 from trashseg.masks import decide, photo_masks
 from trashseg.objects import one_class_per_object
-from trashseg.pictures import encode_mask
 
 NAME = "by object"
 BY_OBJECT = Proposals(by_object=True, crf=())
@@ -220,9 +220,7 @@ def test_what_is_chosen_is_reported_deployed_and_in_the_masks(
     }  # fmt: skip
     assert metrics["oof"]["soft_vote"]["miou"] == 1
     assert read_manifest(out).by_object
-    for photo in dataset.photos:
-        mask = out / "masks" / Path(photo.file_name).with_suffix(".png")
-        assert mask.read_bytes() == encode_mask(rasterize(photo))
+    assert_masks_are_the_truth(out, dataset)
 
 
 @pytest.mark.parametrize("by_object", [False, True])

@@ -19,6 +19,7 @@ from trashseg.data.folds import Folds
 from trashseg.files import write_json
 from trashseg.fold_models import FoldModel, ballots_of, by_candidate
 from trashseg.oof import oof_file
+from trashseg.pictures import encode_mask
 from trashseg.postprocess import Decision, Evidence, Step, decide, decide_by_fold
 from trashseg.views import PLAIN
 
@@ -146,6 +147,13 @@ def share_right(evidence: Evidence, choice: Choice) -> float:
     """Of all pixels of all photos, at the photos' own size."""
     counts = evidence.full.counts(choice, np.arange(20)).sum(axis=0)
     return float(counts.trace() / counts.sum())
+
+
+def assert_masks_are_the_truth(ensemble: Path, dataset: CocoDataset) -> None:
+    """Those that were written for each photo, to the byte."""
+    for photo in dataset.photos:
+        mask = ensemble / "masks" / Path(photo.file_name).with_suffix(".png")
+        assert mask.read_bytes() == encode_mask(rasterize(photo))
 
 
 def decisions_beside_other_truths(
