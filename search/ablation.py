@@ -5,7 +5,8 @@ One run holds all of it, so that nothing is trained twice:
 1. the search; its first trial, the file's own configuration, is the hand tuning;
 2. the final choice, and the best configurations on all folds;
 3. hand tuning and the best configuration with more seeds; each addition on hand tuning, with one;
-4. the ensemble of all of these, its CRF and views tuned out of fold;
+4. the ensemble: the equal vote of the best ones, or weights of all of these; its CRF and views tuned
+   out of fold;
 5. on the votes of hand tuning TTA, logit adjustment, one class for each object and the CRF alone; its
    seeds' vote, and that of the best configuration's; among all configurations their selection.
 
@@ -82,15 +83,17 @@ def run_ablation(config: SearchConfig, effort: Effort) -> tuple[RunFolder, Resul
         trainings = plan(run, additions, effort.seeds)
         each_once = {training.model.folder: training.model for training in trainings}
         train_folds(run, list(each_once.values()), survived=(NonFiniteError,))
-    voters = complete([*of_search(run, effort.top_k), *each_once.values()])
+    searched = complete(of_search(run, effort.top_k))
+    library = complete([*searched, *each_once.values()])
     ensemble = tune_post(
         run,
-        voters,
+        library,
         effort.post_trials,
         effort.post_photos,
         config.tta.views,
         map(str, config.tta.scales),
         test=None,
+        voters=len({model.candidate for model in searched}),
     )
     with run.locked():
         return run, write_down(run, effort, rows, trainings, ensemble)
@@ -294,7 +297,8 @@ def together(ensemble: Mapping[str, Any], seed: int) -> Arm:
     """The whole: each fold's photos under what was chosen on the other folds."""
     by_fold = {int(fold): scores for fold, scores in ensemble["nested_by_fold"].items()}
     what = (
-        "all that was trained may vote; each fold's photos under what was chosen on the other folds"
+        "the search's best vote alike, unless weights of all that was trained are better; each fold's "
+        "photos under what was chosen on the other folds"
     )
     return Arm(TOGETHER, what, "together", of_seed(by_fold, seed), HAND, pooled=ensemble["nested"])
 

@@ -48,9 +48,10 @@ class Choice:
         }
 
 
-def equal_vote(candidates: int) -> Choice:
-    """All candidates count the same, nothing is done to their votes."""
-    return Choice((1 / candidates,) * candidates)
+def equal_vote(candidates: int, voters: int | None = None) -> Choice:
+    """The first `voters` candidates, or all, count the same; nothing is done to their votes."""
+    count = candidates if voters is None else voters
+    return Choice((1 / count,) * count + (0.0,) * (candidates - count))
 
 
 def single(candidate: int, candidates: int) -> Choice:
@@ -63,6 +64,9 @@ class Proposals:
     """What is tried beyond the plain vote. None of it may have been proposed by looking at scores:
     the same proposals serve every fold, also that which they are judged on."""
 
+    voters: int | None = None
+    """How many candidates, the first ones, vote alike until selection finds better weights; where there
+    is no number, all."""
     selection_per_class: bool = False
     """Whether each class may weigh the candidates in its own way."""
     tta: tuple[TtaConfig, ...] = ()

@@ -1,10 +1,16 @@
 """What is done with the votes, decided out of fold: a step stays only if it helps by more than noise.
 
-The steps, each on top of what was kept before it: from the first candidate, the best by the final choice
-(search/finals.py), to weights of all (selection), from these to weights of each class (selection per
-class, where asked for), from the plain view to several (tta), from votes as they are to votes in which
-rare classes count more (logit adjustment), from classes of pixels to classes of objects (by object),
-from the vote to the refined vote (crf).
+The steps, each on top of what was kept before it: from equal weights to those of greedy selection
+(selection), from these to weights of each class (selection per class, where asked for), from the plain
+view to several (tta), from votes as they are to votes in which rare classes count more (logit
+adjustment), from classes of pixels to classes of objects (by object), from the vote to the refined vote
+(crf).
+
+It starts with the equal vote, not with the single best candidate: who is best has been read off these
+very photos, so that whatever is compared with it seems worse than it is. An average needs no choice, and
+weights that are estimated on few cases tend to do worse than equal ones (Smith & Wallis, A simple
+explanation of the forecast combination puzzle, 2009).
+
 Whatever a step's parameters are picked on, its gain is measured on photos that they were not picked on.
 
 Nested: the score that is quoted for a fold's photos is that of choices made on the other folds; what is
@@ -19,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trashseg.choice import Choice, Proposals, equal_vote, single
+from trashseg.choice import Choice, Proposals, equal_vote
 from trashseg.counts import Counts
 from trashseg.evidence import FullSize, PixelSample, draw_sample
 from trashseg.noise import Comparison, compare, score
@@ -29,7 +35,6 @@ from trashseg.weighting import Weights
 
 PARTS = 5  # a step is picked on four of them and measured on the fifth, in turn
 SEED = 0
-FIRST = 0  # candidates come best first
 Positions = NDArray[np.int64]
 CountsOf = Callable[[Choice, Positions], Counts]
 Pick = Callable[[Positions], Choice]
@@ -123,14 +128,14 @@ def count_by_fold(evidence: Evidence, pick: Pick) -> dict[int, Counts]:
 
 
 def decide_by_fold(evidence: Evidence, proposals: Proposals, metric: str) -> dict[int, Decision]:
-    """For each fold what is chosen on the others alone; on nothing, the equal vote is chosen."""
+    """For each fold what is chosen on the others alone; on nothing, what a decision starts with."""
     decisions = {}
     for fold in np.unique(evidence.fold_of).tolist():
         others = np.flatnonzero(evidence.fold_of != fold)
         if len(others):
             decisions[fold] = decide(evidence, proposals, metric, others, thorough=False)
         else:
-            decisions[fold] = Decision(equal_vote(evidence.sample.candidates), ())
+            decisions[fold] = Decision(start(evidence, proposals), ())
     return decisions
 
 
@@ -142,7 +147,7 @@ def decide(
     few = subset(photos, len(evidence.fold_of), proposals.crf_photos)
     crf_on = photos if thorough else few
     sampled, full = evidence.sampled, evidence.full.counts
-    kept = single(FIRST, evidence.sample.candidates)
+    kept = start(evidence, proposals)
     steps = [take("selection", kept, weigher(evidence, metric), sampled, metric, photos, photos)]
     kept = steps[-1].after
     if proposals.selection_per_class:
@@ -164,6 +169,11 @@ def decide(
     refined = cautious_picker(crfs, full, metric)
     steps.append(take("crf", kept, refined, full, metric, crf_on, few))
     return Decision(steps[-1].after, tuple(steps))
+
+
+def start(evidence: Evidence, proposals: Proposals) -> Choice:
+    """What stays where no step helps."""
+    return equal_vote(evidence.sample.candidates, proposals.voters)
 
 
 def subset(photos: Positions, total: int, count: int) -> Positions:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.trashseg.trained_folds import Trained, enlarged
+from tests.trashseg.written_votes import softmax
 from trashseg.assemble import build_ensemble
 from trashseg.choice import Proposals, single
 from trashseg.config import CrfConfig, TtaConfig
@@ -27,7 +28,8 @@ from trashseg.fold_models import FoldModel, ballots_of, by_candidate
 from trashseg.manifest import read_manifest
 from trashseg.masks import out_of_fold_masks
 from trashseg.metrics import scores_of
-from trashseg.oof import read_oof, read_vote
+from trashseg.oof import oof_file, read_oof, read_vote
+from trashseg.views import PLAIN
 
 pytestmark = pytest.mark.slow
 SOFT_CRF = CrfConfig(iterations=2)
@@ -242,12 +244,17 @@ def test_the_nested_score_is_of_masks_that_were_chosen_on_the_other_fold(
 
 
 def test_members_without_weight_are_not_in_the_manifest(trained: Trained, tmp_path: Path) -> None:
-    """The second candidate's votes are made useless: one object everywhere, and sure of it."""
+    """The first candidate's votes are made the truth, the second's useless: one object everywhere, and
+    sure of it."""
     run = Path(shutil.copytree(trained.run / "folds", tmp_path / "folds"))
     models = [
         FoldModel(m.candidate, m.fold, run / str(m.candidate) / str(m.fold), m.config)
         for m in trained.models
     ]
+    for ballot in ballots_of(by_candidate(models), trained.dataset, trained.folds):
+        file = oof_file(run / "0" / str(ballot.fold), ballot.photo, PLAIN.name)
+        assert file.is_file()
+        np.savez_compressed(file, softmax(rasterize(ballot.photo)))
     wrong_vote = np.zeros((12, 32, 32), np.float16)
     wrong_vote[11] = 1
     for file in (run / "1").rglob("*.npz"):

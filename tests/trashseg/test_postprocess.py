@@ -67,33 +67,20 @@ def test_two_candidates_that_each_see_a_half_are_both_kept(
     assert selection.comparison.gain > selection.comparison.noise > 0
 
 
-def test_a_candidate_that_adds_nothing_is_left_out(
-    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+@pytest.mark.parametrize("right", [0, 1])
+def test_a_candidate_that_is_clearly_worse_is_left_out(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor, right: int
 ) -> None:
     models = [
-        *write_votes(tmp_path, 0, dataset, folds, truth),
-        *write_votes(tmp_path, 1, dataset, folds, shifted),
-    ]
-    decision = decided(gather(pool, models, dataset, folds), Proposals(crf=()))
-    assert decision.choice == single(0, 2)
-    assert (
-        step(decision, "selection").describe()["why"].startswith("nothing was found that differs")
-    )
-
-
-def test_a_first_candidate_that_is_clearly_worse_is_left_out(
-    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
-) -> None:
-    models = [
-        *write_votes(tmp_path, 0, dataset, folds, shifted),
-        *write_votes(tmp_path, 1, dataset, folds, truth),
+        *write_votes(tmp_path, right, dataset, folds, truth),
+        *write_votes(tmp_path, 1 - right, dataset, folds, shifted),
     ]
     decision = decided(gather(pool, models, dataset, folds), Proposals(crf=()))
     assert step(decision, "selection").kept
-    assert decision.choice == single(1, 2)
+    assert decision.choice == single(right, 2)
 
 
-def test_the_first_candidate_stays_where_the_second_is_better_on_one_photo_alone(
+def test_both_vote_alike_where_one_is_better_on_one_photo_alone(
     tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
 ) -> None:
     first, lucky = noisy(0.2), dataset.photos[0]
@@ -107,21 +94,41 @@ def test_the_first_candidate_stays_where_the_second_is_better_on_one_photo_alone
     ]
     evidence = gather(pool, models, dataset, folds)
     decision = decided(evidence, Proposals(crf=()))
-    alone = [score(evidence.sample.counts(single(rank, 2)), "miou") for rank in (0, 1)]
-    assert alone[1] > alone[0]
+    equal, better = (
+        score(evidence.sample.counts(choice), "miou") for choice in (equal_vote(2), single(1, 2))
+    )
+    assert better > equal
     assert not step(decision, "selection").kept
-    assert decision.choice == single(0, 2)
+    assert decision.choice == equal_vote(2)
 
 
-def test_of_candidates_that_are_equally_good_one_votes(
+def test_the_first_vote_alike_where_the_others_add_nothing(
     tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
 ) -> None:
     models = [
-        *write_votes(tmp_path, 0, dataset, folds, noisy(0.2)),
-        *write_votes(tmp_path, 1, dataset, folds, noisy(0.2)),
+        model
+        for rank in range(4)
+        for model in write_votes(tmp_path, rank, dataset, folds, noisy(0.2))
     ]
-    decision = decided(gather(pool, models, dataset, folds), Proposals(crf=()))
-    assert decision.choice == single(0, 2)
+    decision = decided(gather(pool, models, dataset, folds), Proposals(voters=2, crf=()))
+    assert decision.choice == Choice((0.5, 0.5, 0.0, 0.0))
+
+
+def test_who_is_first_makes_no_difference(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    """Their order is that of scores on the very photos that the ensemble is judged on."""
+    say = [noisy(0.3, seed=1), noisy(0.3, seed=2), blind(left=True)]
+    weights = []
+    for name, order in (("as they are", (0, 1, 2)), ("the last one first", (2, 0, 1))):
+        models = [
+            model
+            for rank, speaker in enumerate(order)
+            for model in write_votes(tmp_path / name, rank, dataset, folds, say[speaker])
+        ]
+        found = decided(gather(pool, models, dataset, folds), Proposals(crf=())).choice.weights
+        weights.append(dict(zip(order, found, strict=True)))
+    assert weights[0] == weights[1]
 
 
 # --- of several ------------------------------------------------------------------------------------
@@ -340,4 +347,4 @@ def test_without_another_fold_to_choose_on_all_vote_alike(
     ]
     only = [model for model in models if model.fold == 2]
     found = decide_by_fold(gather(pool, only, dataset, folds), Proposals(crf=(SMOOTH,)), "miou")
-    assert found == {2: Decision(equal_vote(2), ())}
+    assert found == {2: Decision(Choice((0.5, 0.5)), ())}
