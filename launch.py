@@ -320,7 +320,7 @@ def results(
     ] = Path("configs/results.yaml"),
     name: Annotated[str, typer.Option(help="Name of the run.")] = "results",
     seeds: Annotated[
-        int, typer.Option(min=1, help="Seeds of hand tuning and of the best configurations.")
+        int, typer.Option(min=1, help="Seeds of hand tuning and of the best configuration.")
     ] = 3,
     top_k: TopK = 3,
     set_: Set = None,

@@ -4,7 +4,7 @@ One run holds all of it, so that nothing is trained twice:
 
 1. the search; its first trial, the file's own configuration, is the hand tuning;
 2. the final choice, and the best configurations on all folds;
-3. hand tuning and the best configurations with more seeds; each addition on hand tuning, with one;
+3. hand tuning and the best configuration with more seeds; each addition on hand tuning, with one;
 4. the ensemble: the equal vote of the best ones, or weights of all of these; its CRF and views tuned
    out of fold;
 5. on the votes of hand tuning TTA, logit adjustment, one class for each object and the CRF alone; its
@@ -58,7 +58,7 @@ class Effort:
     """How much is done beside the search."""
 
     seeds: int = 3
-    """Of hand tuning and of the best configurations, from the configuration's own on."""
+    """Of hand tuning and of the best configuration, from the configuration's own on."""
     top_k: int = 3
     """The search's configurations that are trained on all folds."""
     post_trials: int = 4
@@ -81,9 +81,7 @@ def run_ablation(config: SearchConfig, effort: Effort) -> tuple[RunFolder, Resul
     with run.locked():
         choose_and_train(run, effort.top_k)
         trainings = plan(run, additions, effort.seeds)
-        best = plan_folds(run, effort.top_k, seeds=effort.seeds)
-        models = [*best, *(training.model for training in trainings)]
-        each_once = {model.folder: model for model in models}
+        each_once = {training.model.folder: training.model for training in trainings}
         train_folds(run, list(each_once.values()), survived=(NonFiniteError,))
     searched = complete(of_search(run, effort.top_k))
     library = complete([*searched, *each_once.values()])

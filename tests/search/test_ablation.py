@@ -172,9 +172,9 @@ def test_a_goal_that_is_missed_is_said_to_be_missed() -> None:
 
 # --- a real one --------------------------------------------------------------------------------
 
-VOTERS = len(load_study("additions").variants) + 2
-"""The additions, hand tuning, and the search's other two trials: the final choice, of two of three, has
-trained all on all folds."""
+VOTERS = len(load_study("additions").variants) + 1
+"""The additions, hand tuning, and the search's other trial: the final choice, of one of both, has
+trained both on all folds."""
 
 
 @pytest.mark.slow
@@ -187,14 +187,13 @@ def test_hand_tuning_search_and_additions_are_trained_once_and_compared(
         [
             *("epochs=1", "batch_size=5", "data.image_size=64", "data.folds=2"),
             *("loss.class_weights=none", "patience=0", *as_settings(TINY_LEARNER)),
-            *("search.grace_period=1", "search.trials=3", "search.name=results"),
-            *(f"search.space={tmp_path / 'space.yaml'}", "search.finalists=3"),
-            "search.final_rounds=2",
+            *("search.grace_period=1", "search.trials=2", "search.name=results"),
+            *(f"search.space={tmp_path / 'space.yaml'}", "search.finalists=2"),
             *(f"search.data_dir={sample}", f"search.storage={tmp_path / 'runs'}"),
             *(f"search.tracking_uri=sqlite:///{tmp_path / 'mlflow.db'}", "search.min_free_gb=0"),
         ],
     )
-    effort = Effort(seeds=2, top_k=2, post_trials=1, post_photos=4)
+    effort = Effort(seeds=2, top_k=1, post_trials=1, post_photos=4)
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40
     )
@@ -219,11 +218,7 @@ def test_hand_tuning_search_and_additions_are_trained_once_and_compared(
     check_numbers(run.path, results)
     voters = json.loads((run.ensemble / "metrics.json").read_text())["voters"]
     assert len(voters) == VOTERS, "all that was trained may vote"
-    assert [len(voters[rank]) for rank in "01"] == [4, 4], (
-        "both seeds of the two best, on both folds"
-    )
-    start = json.loads((run.ensemble / "post.json").read_text())["tried"]["voters"]
-    assert start == 3, "without the additions"
+    assert len(voters["0"]) == 4, "both seeds of the best configuration, on both folds"
     client = MlflowClient(config.search.tracking_uri)
     logged = {file.path for file in client.list_artifacts(run.mlflow_ids()["results"])}
     assert logged == {"results.md", "results.json"}
