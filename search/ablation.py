@@ -93,7 +93,7 @@ def run_ablation(config: SearchConfig, effort: Effort) -> tuple[RunFolder, Resul
         config.tta.views,
         map(str, config.tta.scales),
         test=None,
-        voters=len({model.candidate for model in searched}),
+        start_with=len({model.candidate for model in searched}),
     )
     with run.locked():
         return run, write_down(run, effort, rows, trainings, ensemble)

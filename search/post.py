@@ -51,12 +51,12 @@ def tune_post(
     scales: Iterable[str],
     test: Path | None,
     per_class: bool | None = None,
-    voters: int | None = None,
+    start_with: int | None = None,
 ) -> dict[str, Any]:
     """Build the run's ensemble anew of `models`, with the best of `trials` CRFs and of the subsets of
     views and scales; returns its metrics. Weights `per_class` are tried, or not, as said here or else by
-    the run. The first `voters` configurations vote alike until selection finds better; else all. Trains
-    nothing: ConfigError where a fold is missing."""
+    the run. The first `start_with` configurations vote alike until selection finds better; else all.
+    Trains nothing: ConfigError where a fold is missing."""
     offered = validate(
         TtaConfig, {"views": list(views), "scales": list(scales)}, where="--views, --scales"
     )
@@ -70,7 +70,7 @@ def tune_post(
                 f"{run.path.name} first, or lower --top-k"
             )
     proposals = Proposals(
-        voters=voters,
+        start_with=start_with,
         selection_per_class=run.config.selection_per_class if per_class is None else per_class,
         tta=propose_tta(offered, trials),
         logit_adjustment=run.config.logit_adjustment,

@@ -225,7 +225,7 @@ def write_report(
             "folds": {str(fold): found.describe() for fold, found in decided.by_fold.items()},
         },
         "tried": {
-            "voters": proposals.voters,
+            "start_with": proposals.start_with,
             "selection_per_class": proposals.selection_per_class,
             "tta": [tta.model_dump(mode="json") for tta in proposals.tta],
             "logit_adjustment": list(proposals.logit_adjustment),

@@ -64,7 +64,7 @@ class Proposals:
     """What is tried beyond the plain vote. None of it may have been proposed by looking at scores:
     the same proposals serve every fold, also that which they are judged on."""
 
-    voters: int | None = None
+    start_with: int | None = None
     """How many candidates, the first ones, vote alike until selection finds better weights; where there
     is no number, all."""
     selection_per_class: bool = False

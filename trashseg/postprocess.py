@@ -173,7 +173,7 @@ def decide(
 
 def start(evidence: Evidence, proposals: Proposals) -> Choice:
     """What stays where no step helps."""
-    return equal_vote(evidence.sample.candidates, proposals.voters)
+    return equal_vote(evidence.sample.candidates, proposals.start_with)
 
 
 def subset(photos: Positions, total: int, count: int) -> Positions:

@@ -220,7 +220,7 @@ def test_hand_tuning_search_and_additions_are_trained_once_and_compared(
     assert len(voters) == VOTERS, "all that was trained may vote"
     assert len(voters["0"]) == 4, "both seeds of the best configuration, on both folds"
     tried = json.loads((run.ensemble / "post.json").read_text())["tried"]
-    assert tried["voters"] == 2, "the search's vote alike, without the additions"
+    assert tried["start_with"] == 2, "the search's vote alike, without the additions"
     client = MlflowClient(config.search.tracking_uri)
     logged = {file.path for file in client.list_artifacts(run.mlflow_ids()["results"])}
     assert logged == {"results.md", "results.json"}

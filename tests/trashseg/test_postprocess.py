@@ -67,6 +67,17 @@ def test_two_candidates_that_each_see_a_half_are_both_kept(
     assert selection.comparison.gain > selection.comparison.noise > 0
 
 
+def test_a_single_candidate_has_no_other_weights(
+    tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor
+) -> None:
+    models = write_votes(tmp_path, 0, dataset, folds, noisy(0.2))
+    decision = decided(gather(pool, models, dataset, folds), Proposals(crf=()))
+    assert decision.choice == single(0, 1)
+    assert (
+        step(decision, "selection").describe()["why"].startswith("nothing was found that differs")
+    )
+
+
 @pytest.mark.parametrize("right", [0, 1])
 def test_a_candidate_that_is_clearly_worse_is_left_out(
     tmp_path: Path, dataset: CocoDataset, folds: Folds, pool: ThreadPoolExecutor, right: int
@@ -110,7 +121,7 @@ def test_the_first_vote_alike_where_the_others_add_nothing(
         for rank in range(4)
         for model in write_votes(tmp_path, rank, dataset, folds, noisy(0.2))
     ]
-    decision = decided(gather(pool, models, dataset, folds), Proposals(voters=2, crf=()))
+    decision = decided(gather(pool, models, dataset, folds), Proposals(start_with=2, crf=()))
     assert decision.choice == Choice((0.5, 0.5, 0.0, 0.0))
 
 
