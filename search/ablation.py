@@ -16,7 +16,7 @@ What is there is not trained again: after a kill the same call goes on.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def run_ablation(config: SearchConfig, effort: Effort) -> tuple[RunFolder, Resul
         choose_and_train(run, effort.top_k)
         trainings = plan(run, additions, effort.seeds)
         each_once = {training.model.folder: training.model for training in trainings}
-        train_folds(run, list(each_once.values()), survived=(NonFiniteError,))
+        train_folds(run, longest_first(each_once.values()), survived=(NonFiniteError,))
     searched = complete(of_search(run, effort.top_k))
     library = complete([*searched, *each_once.values()])
     ensemble = tune_post(
@@ -162,6 +162,11 @@ def plan(run: RunFolder, additions: Mapping[str, TrainConfig], seeds: int) -> li
             for fold in folds
         ]
     return trainings
+
+
+def longest_first(models: Iterable[FoldModel]) -> list[FoldModel]:
+    """Those with pseudo labels, which train in rounds: the last of them would end alone."""
+    return sorted(models, key=lambda model: model.config.pseudo.name == "none")
 
 
 # --- what came out -----------------------------------------------------------------------------

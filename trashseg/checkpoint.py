@@ -98,10 +98,16 @@ def save_checkpoint(
         write_pictures(partial / "pictures")
         sync_all(partial)
     sync(folder)  # in which it was renamed
-    for other in folder.glob("epoch_*"):
-        if other != final:
-            shutil.rmtree(other)
+    drop_older_than(final)
     return final
+
+
+def drop_older_than(checkpoint: Path) -> None:
+    """Delete the checkpoints beside it: there are some once it is written, and after a kill at that
+    moment."""
+    for other in checkpoint.parent.glob("epoch_*"):
+        if other != checkpoint:
+            shutil.rmtree(other)
 
 
 @contextmanager

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from trashseg.augment import build_augment
 from trashseg.averaging import build_average
-from trashseg.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from trashseg.checkpoint import (
+    Progress,
+    drop_older_than,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from trashseg.config import TrainConfig, fingerprint
 from trashseg.data.cache import Cache, open_cache
 from trashseg.data.coco import CocoDataset
@@ -91,6 +97,7 @@ class FoldTraining:
             trainer.schedule,
             trainer.average,
         )
+        drop_older_than(checkpoint)
         trainer.parts = self._progress.parts
         trainer.last_finite = (
             f"{self.history[-1]['loss']:.4g}, the mean of epoch {len(self.history)}"

@@ -8,7 +8,15 @@ import pytest
 import ray
 from mlflow import MlflowClient
 
-from search.ablation import HAND, SEARCHED, TOGETHER, Effort, complete, run_ablation
+from search.ablation import (
+    HAND,
+    SEARCHED,
+    TOGETHER,
+    Effort,
+    complete,
+    longest_first,
+    run_ablation,
+)
 from search.ablation_page import to_markdown
 from search.ablation_results import Arm, Results, measure, reaches_goal
 from search.config import load_search_config
@@ -116,6 +124,20 @@ def test_only_seeds_with_every_fold_may_vote_and_a_configurations_seeds_are_one_
         *((1, "other", 0), (1, "other", 1)),
         *((0, "best_seed_1", 0), (0, "best_seed_1", 1)),
     ]
+
+
+def test_pseudo_labels_are_trained_first_and_the_others_in_their_order(tmp_path: Path) -> None:
+    def model(name: str, **changes: Any) -> FoldModel:
+        return FoldModel(0, 0, tmp_path / name, TrainConfig.model_validate(changes))
+
+    models = [
+        model("hand"),
+        model("validation", pseudo={"name": "validation"}),
+        model("searched", epochs=3),
+        model("folder", pseudo={"name": "folder", "folder": str(tmp_path)}),
+    ]
+    order = [trained.folder.name for trained in longest_first(models)]
+    assert order == ["validation", "folder", "hand", "searched"]
 
 
 # --- the page ----------------------------------------------------------------------------------

@@ -175,6 +175,17 @@ def test_a_training_killed_at_random_moments_has_the_history_of_one_left_alone(
 
 
 @pytest.mark.slow
+def test_what_a_kill_left_beside_the_newest_checkpoint_goes_when_it_is_taken_up(
+    sample: Path, tmp_path: Path
+) -> None:
+    training = run(start(make_config(epochs=2), sample, tmp_path))
+    for left in ("epoch_0001", "epoch_0002.partial"):
+        (tmp_path / left / "pictures").mkdir(parents=True)
+    assert numbers(start(make_config(epochs=2), sample, tmp_path)) == numbers(training)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["epoch_0002"]
+
+
+@pytest.mark.slow
 def test_a_changed_configuration_does_not_resume(sample: Path, tmp_path: Path) -> None:
     run(start(make_config(epochs=1), sample, tmp_path))
     with pytest.raises(CheckpointError, match="belongs to another configuration"):
