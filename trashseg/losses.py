@@ -25,6 +25,7 @@ from trashseg.data.coco import IGNORED
 from trashseg.ssim import structural_similarity
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
 def build_loss(config: LossConfig, class_pixels: NDArray[Any], device: torch.device) -> Loss:
@@ -123,18 +124,27 @@ def lovasz(logits: Tensor, truth: Tensor) -> Tensor:
     present = classes.flatten().bincount().nonzero().flatten().tolist()
     probabilities = pixels.softmax(dim=1).movedim(1, -1).flatten(0, -2)  # (P, C)
     target = classes_at(pixels, classes).flatten()  # (P,)
-    costs = [iou_lost(probabilities[:, index], (target == index).float()) for index in present]
+    costs = [iou_lost(probabilities[:, index], target == index) for index in present]
     return sum(costs[1:], costs[0]) / len(costs) if costs else nothing(logits)
 
 
 def iou_lost(probability: Tensor, truth: Tensor) -> Tensor:
-    """Of one class: its errors (P,), largest first, each times the IoU that it costs after those before
-    it; the truth (P,) is 0 or 1."""
-    errors, order = (truth - probability).abs().sort(descending=True)
-    hit = truth[order]
+    """Of one class: its errors (P,), each times the IoU that it costs after those that are larger; the
+    truth (P,) is bool."""
+    true = truth.to(probability.dtype)
+    errors = (true - probability).abs()
+    order = largest_first(errors.detach())
+    hit = true.take(order)
     left = hit.sum() - hit.cumsum(0)
     lost = 1 - left / (hit.sum() + (1 - hit).cumsum(0))
-    return torch.dot(errors, torch.cat([lost[:1], lost.diff()]))
+    costs = torch.empty_like(lost).scatter_(0, order, torch.cat([lost[:1], lost.diff()]))
+    return torch.dot(errors, costs)
+
+
+def largest_first(values: Tensor) -> Tensor:
+    """(P,) places of `values` (P,), floats that are not negative. Their bits, as integers, have their
+    order, and torch sorts integers several times as fast as floats on a CPU."""
+    return (-values.view(INTEGERS[values.element_size()])).argsort()
 
 
 def _cross_entropy(config: Any, weights: Tensor | None) -> Loss:

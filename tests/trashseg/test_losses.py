@@ -9,7 +9,15 @@ import torch
 
 from trashseg.config import TrainConfig
 from trashseg.config_file import sections_of
-from trashseg.losses import LOSSES, Loss, build_loss, class_weights, focal, topk_cross_entropy
+from trashseg.losses import (
+    LOSSES,
+    Loss,
+    build_loss,
+    class_weights,
+    focal,
+    largest_first,
+    topk_cross_entropy,
+)
 from trashseg.ssim import C1, C2, local_mean
 
 VARIANTS = sections_of(TrainConfig.model_fields["loss"].annotation)
@@ -134,6 +142,12 @@ def test_lovasz_charges_each_error_what_it_costs_in_iou() -> None:
     assert _value("lovasz") == pytest.approx((0.5 + 0.75) / 2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_places_come_in_falling_order_of_their_values(dtype: torch.dtype) -> None:
+    values = torch.tensor([0.25, 0.0, 1.0, 6e-5, 0.75, 0.5], dtype=dtype)
+    assert largest_first(values).tolist() == [2, 4, 5, 0, 3, 1]
+
+
 def test_lovasz_shares_the_cost_among_the_pixels_of_an_object() -> None:
     # both pixels are class 0, with errors 0.5 and 0.75: missing one of two costs half, so the mean
     value = float(_loss("lovasz")(LOGITS, torch.tensor([[[0, 0]]])))
@@ -210,6 +224,12 @@ def test_the_ssim_window_reaches_five_pixels_and_keeps_a_constant() -> None:
     rows, columns = torch.nonzero(seen, as_tuple=True)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 12, 2, 12)
     torch.testing.assert_close(local_mean(torch.ones(1, 2, 15, 3)), torch.ones(1, 2, 15, 3))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3, 13), (2, 1, 7, 1)])
+def test_the_gradient_through_the_window_is_that_of_its_mean(shape: tuple[int, ...]) -> None:
+    values = torch.rand(shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(local_mean, values)
 
 
 def test_a_sum_adds_its_terms_by_their_weights() -> None:
