@@ -98,13 +98,13 @@ def save_checkpoint(
         write_pictures(partial / "pictures")
         sync_all(partial)
     sync(folder)  # in which it was renamed
-    drop_older_than(final)
+    keep_only(final)
     return final
 
 
-def drop_older_than(checkpoint: Path) -> None:
-    """Delete the checkpoints beside it: there are some once it is written, and after a kill at that
-    moment."""
+def keep_only(checkpoint: Path) -> None:
+    """Delete what is beside it: older ones, and half of a newer one where a kill came while it was
+    written."""
     for other in checkpoint.parent.glob("epoch_*"):
         if other != checkpoint:
             shutil.rmtree(other)

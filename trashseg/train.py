@@ -18,7 +18,7 @@ from trashseg.augment import build_augment
 from trashseg.averaging import build_average
 from trashseg.checkpoint import (
     Progress,
-    drop_older_than,
+    keep_only,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -97,7 +97,7 @@ class FoldTraining:
             trainer.schedule,
             trainer.average,
         )
-        drop_older_than(checkpoint)
+        keep_only(checkpoint)
         trainer.parts = self._progress.parts
         trainer.last_finite = (
             f"{self.history[-1]['loss']:.4g}, the mean of epoch {len(self.history)}"
