@@ -1,5 +1,6 @@
 """What takes longer to measure than `make bench` may: each campaign, a command of its own, keeps its
-comparisons in bench/campaigns.json, and the table shows them with their date and machine."""
+comparisons in bench/campaigns.json, and the table shows them with their date, and with their machine where
+it is another one than the table's."""
 
 import json
 from collections.abc import Sequence
@@ -27,8 +28,9 @@ def keep(command: str, comparisons: Sequence[Comparison]) -> None:
 def kept(measured: Sequence[Comparison]) -> list[Comparison]:
     """What campaigns have measured, but for what is among `measured`."""
     names = {one.name for one in measured}
+    here = machine.describe()
     return [
-        _comparison(row, f"`{command}`, {campaign['date']}, {campaign['machine']}")
+        _comparison(row, _source(command, campaign, here))
         for command, campaign in _read().items()
         for row in campaign["comparisons"]
         if row["name"] not in names
@@ -37,6 +39,12 @@ def kept(measured: Sequence[Comparison]) -> list[Comparison]:
 
 def _read() -> dict[str, Any]:
     return dict(json.loads(FILE.read_text())) if FILE.is_file() else {}
+
+
+def _source(command: str, campaign: dict[str, Any], here: str) -> str:
+    """The figures may be another machine's than `here`, and of other packages."""
+    where = "such a machine" if campaign["machine"] == here else campaign["machine"]
+    return f"`{command}`, {campaign['date']}, {where}"
 
 
 def _comparison(row: dict[str, Any], source: str) -> Comparison:

@@ -23,8 +23,11 @@ def test_nothing_was_measured_before_the_first_campaign() -> None:
     assert campaigns.kept([SHORT]) == []
 
 
-def test_what_was_measured_is_kept_with_its_verdict_and_where_it_is_from() -> None:
+def test_what_was_measured_is_kept_with_its_verdict_and_where_it_is_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     campaigns.keep("make slow", [SLOW, SHORT, STATED])
+    monkeypatch.setattr(machine, "describe", lambda: "another CPU")
     slow, short, stated = campaigns.kept([])
     assert (slow.name, slow.unit, slow.ours, slow.peer) == (
         "search, 64 workers", "epochs", 520, 5200
@@ -34,6 +37,13 @@ def test_what_was_measured_is_kept_with_its_verdict_and_where_it_is_from() -> No
     assert slow.note.startswith("`make slow`, 20")
     assert slow.note.endswith(", some CPU: 17 data sets")
     assert stated.note.endswith(", some CPU")
+
+
+def test_a_machine_like_the_tables_is_not_described_again() -> None:
+    campaigns.keep("make slow", [SLOW, STATED])
+    slow, stated = campaigns.kept([])
+    assert slow.note.endswith(", such a machine: 17 data sets")
+    assert stated.note.endswith(", such a machine")
 
 
 def test_what_is_measured_anew_is_not_shown_twice() -> None:
