@@ -1,6 +1,6 @@
 """What takes longer to measure than `make bench` may: each campaign, a command of its own, keeps its
-comparisons in bench/campaigns.json, and the table shows them with their date, and with their machine where
-it is another one than the table's."""
+comparisons in bench/campaigns.json, and the table shows them with their date, and with their machine
+where it is another one than the table's."""
 
 import json
 from collections.abc import Sequence
